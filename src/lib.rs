@@ -1,0 +1,3 @@
+//! Judges every push to a container registry as it arrives.
+pub mod event;
+pub mod image;
