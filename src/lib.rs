@@ -1,3 +1,5 @@
 //! Judges every push to a container registry as it arrives.
 pub mod event;
+pub mod history;
 pub mod image;
+pub mod policy;

@@ -1,0 +1,306 @@
+//! Which digest a tag had, and when: one history out of late, repeated and reordered evidence.
+//!
+//! What is kept are *sightings*: at this time the tag had this digest (or was gone). Periods are a pure
+//! function of the set of sightings, so any order of arrival and any number of copies give one history.
+//! Pure: no I/O, no clock; imports only `image`.
+
+use jiff::Timestamp;
+
+use crate::image::Digest;
+
+/// How a sighting is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Known {
+    /// The registry itself showed it.
+    Observed,
+    /// Only an event said so; the registry, when asked, showed something else.
+    Reported,
+}
+
+impl Known {
+    /// The stable word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Known::Observed => "observed",
+            Known::Reported => "reported",
+        }
+    }
+}
+
+/// What made the daemon look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Origin {
+    /// A sender's event.
+    Event,
+    /// A sweep over the registry, by schedule or by `audit`.
+    Audit,
+    /// A `check` on somebody's behalf.
+    Check,
+    /// A policy or platform set changed, or a waiting time ran out.
+    PolicyChange,
+}
+
+impl Origin {
+    /// The stable word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Origin::Event => "event",
+            Origin::Audit => "audit",
+            Origin::Check => "check",
+            Origin::PolicyChange => "policy-change",
+        }
+    }
+}
+
+/// At `at`, the tag had `digest`, or was gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sighting {
+    /// The digest; `None` when the tag was gone.
+    pub digest: Option<Digest>,
+    /// When: the sender's time for what an event told, clamped to when it was received; our own for a look.
+    pub at: Timestamp,
+    /// How it is known.
+    pub known: Known,
+    /// Whether this is the time of our own look at the registry rather than a sender's time.
+    pub looked: bool,
+    /// What made us look.
+    pub origin: Origin,
+    /// Who did it, where a sender said.
+    pub actor: Option<String>,
+}
+
+/// A stretch of time during which the tag had one digest, or was gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Period {
+    /// The digest; `None` while the tag was gone.
+    pub digest: Option<Digest>,
+    /// Since when.
+    pub from: Timestamp,
+    /// Until when; `None` for the last one.
+    pub to: Option<Timestamp>,
+    /// Observed if any sighting in it was.
+    pub known: Known,
+    /// The origin of its first sighting.
+    pub origin: Origin,
+    /// The first actor named in it.
+    pub actor: Option<String>,
+}
+
+/// Most sightings kept of one tag. A rolling tag moves daily for years; what a verdict needs is the first
+/// period and the latest ones, so the middle is dropped first.
+pub const SIGHTINGS_MAX: usize = 256;
+
+/// The evidence about one tag, sorted by time and free of what adds nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TagHistory {
+    sightings: Vec<Sighting>,
+}
+
+impl TagHistory {
+    /// A history out of stored sightings, in any order.
+    pub fn from_sightings(sightings: Vec<Sighting>) -> TagHistory {
+        let mut history = TagHistory { sightings };
+        history.tidy();
+        history
+    }
+
+    /// The sightings, oldest first.
+    pub fn sightings(&self) -> &[Sighting] {
+        &self.sightings
+    }
+
+    /// Whether anything is known of the tag.
+    pub fn is_empty(&self) -> bool {
+        self.sightings.is_empty()
+    }
+
+    /// Adds a sighting.
+    ///
+    /// A sender's clock can lag behind ours. Where an event's digest is what the registry shows now, and we
+    /// ourselves saw another digest after the event's time, the event's time is no evidence: the digest is
+    /// sighted at the time of the look instead (`looked_at`).
+    pub fn add(&mut self, mut sighting: Sighting, looked_at: Timestamp) {
+        let contradicted = sighting.known == Known::Observed
+            && !sighting.looked
+            && self
+                .sightings
+                .iter()
+                .any(|s| s.looked && s.at >= sighting.at && s.at <= looked_at && s.digest != sighting.digest);
+        if contradicted {
+            sighting.at = looked_at;
+            sighting.looked = true;
+        }
+        self.sightings.push(sighting);
+        self.tidy();
+    }
+
+    /// Sorts, drops repetitions and looks that found what was known before and after.
+    fn tidy(&mut self) {
+        self.sightings.sort_by(|a, b| (a.at, &a.digest, a.known, a.looked).cmp(&(b.at, &b.digest, b.known, b.looked)));
+        let mut kept: Vec<Sighting> = Vec::with_capacity(self.sightings.len());
+        for sighting in self.sightings.drain(..) {
+            let n = kept.len();
+            if n >= 1 && kept[n - 1].digest == sighting.digest && kept[n - 1].at == sighting.at {
+                // The same fact twice: the better known one stands (`Observed` sorts first).
+                continue;
+            }
+            let looks_between = n >= 2
+                && kept[n - 1].looked
+                && kept[n - 1].digest == sighting.digest
+                && kept[n - 2].digest == sighting.digest;
+            if looks_between {
+                // A sweep that found nothing new adds nothing. What events told is all kept: dropping one
+                // would make the history depend on the order in which they came.
+                kept.pop();
+            }
+            kept.push(sighting);
+        }
+        if kept.len() > SIGHTINGS_MAX {
+            kept.drain(2..kept.len() - SIGHTINGS_MAX + 2);
+        }
+        self.sightings = kept;
+    }
+
+    /// The periods, oldest first.
+    ///
+    /// A digest that was only reported, that the tag already had before, and that the registry never showed
+    /// in that stretch is a replica's late event, not a move back (one push to a geo-replicated registry
+    /// raises one event from each replica).
+    pub fn periods(&self) -> Vec<Period> {
+        let mut periods: Vec<Period> = Vec::new();
+        for run in self.sightings.chunk_by(|a, b| a.digest == b.digest) {
+            let known = run.iter().map(|s| s.known).min().unwrap_or(Known::Reported);
+            let seen_before = || periods.iter().any(|p| p.digest == run[0].digest);
+            if known == Known::Reported && seen_before() {
+                continue;
+            }
+            if let Some(last) = periods.last_mut() {
+                if last.digest == run[0].digest {
+                    last.known = last.known.min(known);
+                    continue;
+                }
+                last.to = Some(run[0].at);
+            }
+            periods.push(Period {
+                digest: run[0].digest.clone(),
+                from: run[0].at,
+                to: None,
+                known,
+                origin: run[0].origin,
+                actor: run.iter().find_map(|s| s.actor.clone()),
+            });
+        }
+        periods
+    }
+
+    /// What the tag has now, by the last sighting that the registry confirmed; `None` when it is gone or
+    /// was never confirmed.
+    pub fn current(&self) -> Option<&Digest> {
+        self.sightings.iter().rev().find(|s| s.known == Known::Observed)?.digest.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use proptest::sample::subsequence;
+
+    fn t(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    fn d(name: &str) -> Digest {
+        Digest::of(name.as_bytes())
+    }
+
+    fn event(name: &str, at: i64, known: Known) -> Sighting {
+        Sighting { digest: Some(d(name)), at: t(at), known, looked: false, origin: Origin::Event, actor: None }
+    }
+
+    fn look(name: Option<&str>, at: i64) -> Sighting {
+        Sighting {
+            digest: name.map(d),
+            at: t(at),
+            known: Known::Observed,
+            looked: true,
+            origin: Origin::Audit,
+            actor: None,
+        }
+    }
+
+    fn names(history: &TagHistory) -> Vec<Option<Digest>> {
+        history.periods().into_iter().map(|p| p.digest).collect()
+    }
+
+    #[test]
+    fn g13_a_restore_is_two_moves_and_a_late_replica_event_none() {
+        let mut restored = TagHistory::default();
+        restored.add(event("a", 1, Known::Observed), t(1));
+        restored.add(event("b", 2, Known::Observed), t(2));
+        restored.add(event("a", 3, Known::Observed), t(3));
+        assert_eq!(names(&restored), [Some(d("a")), Some(d("b")), Some(d("a"))]);
+
+        let mut late = TagHistory::default();
+        late.add(event("a", 1, Known::Observed), t(1));
+        late.add(event("b", 2, Known::Observed), t(2));
+        late.add(event("a", 3, Known::Reported), t(4));
+        late.add(look(Some("b"), 4), t(4));
+        assert_eq!(names(&late), [Some(d("a")), Some(d("b"))]);
+        assert_eq!(late.current(), Some(&d("b")));
+    }
+
+    #[test]
+    fn t66_a_sender_whose_clock_lags_does_not_rewrite_the_past() {
+        let mut history = TagHistory::default();
+        history.add(look(Some("a"), 10), t(10));
+        history.add(event("b", 5, Known::Observed), t(12));
+        assert_eq!(names(&history), [Some(d("a")), Some(d("b"))]);
+    }
+
+    #[test]
+    fn a_deletion_is_a_period() {
+        let mut history = TagHistory::default();
+        history.add(look(Some("a"), 1), t(1));
+        history.add(look(None, 2), t(2));
+        history.add(look(Some("b"), 3), t(3));
+        assert_eq!(names(&history), [Some(d("a")), None, Some(d("b"))]);
+    }
+
+    #[test]
+    fn a_long_history_keeps_its_first_period() {
+        let sightings = (0..2_000).map(|n| event(&n.to_string(), n, Known::Observed)).collect();
+        let history = TagHistory::from_sightings(sightings);
+        assert_eq!(history.sightings().len(), SIGHTINGS_MAX);
+        assert_eq!(history.periods()[0].digest, Some(d("0")));
+        assert_eq!(history.current(), Some(&d("1999")));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+        #[test]
+        fn g12_any_order_and_any_copies_give_one_history(
+            moves in proptest::collection::vec(0u8..4, 1..8),
+            order in proptest::collection::vec(any::<prop::sample::Index>(), 0..40),
+            extra in subsequence((0..8usize).collect::<Vec<_>>(), 0..8),
+        ) {
+            // The registry already shows the last digest when the events are processed, in any order.
+            let last = *moves.last().unwrap();
+            let all: Vec<Sighting> = moves.iter().enumerate().map(|(n, m)| {
+                event(&m.to_string(), n as i64, if *m == last { Known::Observed } else { Known::Reported })
+            }).collect();
+            let mut straight = TagHistory::default();
+            for s in &all { straight.add(s.clone(), t(100)); }
+            let mut shuffled = TagHistory::default();
+            let mut queue: Vec<Sighting> = all.clone();
+            queue.extend(extra.iter().filter_map(|n| all.get(*n).cloned()));
+            for index in order {
+                if queue.is_empty() { break }
+                let at = index.index(queue.len());
+                shuffled.add(queue.swap_remove(at), t(100));
+            }
+            for s in queue { shuffled.add(s, t(100)); }
+            prop_assert_eq!(straight.periods(), shuffled.periods());
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! The policy language: what a registry's tags must be, and the judge.
+//!
+//! `judge(&policies, &observation) -> verdicts` is a pure function: no I/O, no clock, no log. Events, audits,
+//! `check`, `replay` and policy tests all come here, so they cannot disagree. Everything a requirement may
+//! look at is in the [`Observation`]; what is missing there is asked for, never fetched.
+
+mod observation;
+mod reason;
+mod verdict;
+pub mod violation;
+
+pub use observation::{
+    Answer, Cause, CauseKind, Fact, LineId, LineKey, Observation, Question, SPAN_MAX, Span, StoredConfig,
+    StoredManifest, TagRecord,
+};
+pub use reason::{Page, Reason};
+pub use verdict::{Finding, Kind, NotEvaluated, Outcome, PolicyLocation, Rule, Severity, State, Subject, Verdict};

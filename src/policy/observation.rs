@@ -1,0 +1,192 @@
+//! Everything that judging looks at, as data, and the questions by which it is gathered.
+//!
+//! Judging is pure, and asks for what it needs: `judge` over an incomplete [`Observation`] returns the
+//! [`Question`]s that it met, the shell answers them from the record or the registry, and judges again. So
+//! what a policy does not look at is never fetched, and no second piece of code has to know what each
+//! requirement reads.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::history::TagHistory;
+use crate::image::{Digest, ImageConfig, Manifest, ManifestError, Repository, Tag};
+
+/// A fact that may be missing at the registry, or may not be known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fact<T> {
+    /// It is there.
+    Known(T),
+    /// The registry says that it is not there.
+    Absent,
+    /// It could not be determined.
+    Undetermined(Cause),
+}
+
+/// Why a fact could not be determined.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cause {
+    /// The kind of obstacle.
+    pub kind: CauseKind,
+    /// What happened, for people; bounded and free of control characters.
+    pub text: String,
+}
+
+/// Kinds of obstacles, each a reason code of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CauseKind {
+    /// The registry did not answer, or answered with an error.
+    Registry,
+    /// The bytes were not what their digest says.
+    DigestMismatch,
+    /// Over a limit of size, count, depth or time.
+    Limit,
+    /// The manifest was gone before it could be read.
+    EvidenceGone,
+}
+
+/// A manifest as stored: what it says, or why it says nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredManifest {
+    /// The digest of the bytes, verified.
+    pub digest: Digest,
+    /// The number of bytes.
+    pub size: u64,
+    /// What they parse to.
+    pub parsed: Result<Manifest, ManifestError>,
+    /// The bytes, for requirements that look at the whole document.
+    pub bytes: Arc<[u8]>,
+}
+
+/// An image config as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredConfig {
+    /// The number of bytes.
+    pub size: u64,
+    /// The fields that rules look at; `Err` with the fault where the bytes are no image config.
+    pub parsed: Result<ImageConfig, String>,
+    /// The bytes, for requirements that look at the whole document.
+    pub bytes: Arc<[u8]>,
+}
+
+/// What is on record of one tag.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TagRecord {
+    /// The digest it has now; `None` when it is not there.
+    pub current: Option<Digest>,
+    /// Its history; `None` where there is no record (`check` without a store): history is then not evaluated.
+    pub history: Option<TagHistory>,
+    /// The digest that an operator accepted as the new baseline, and when.
+    pub accepted: Option<(Digest, Timestamp)>,
+    /// The end of the latest stretch of history that was judged: what is later is news.
+    pub judged_until: Option<Timestamp>,
+    /// Whether the registry's write locks on tag and manifest are both set; `None` where it has none or does not say.
+    pub locked: Option<bool>,
+}
+
+/// A set of tags that a relation may look through: the tags of one class that share some captures, in
+/// version order. The id is stable for the same forms and captures.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LineId(pub Arc<str>);
+
+/// Where a tag stands in a line: the shared captures, and its rank among the tags that share them. Both are
+/// byte strings whose order is the order meant.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LineKey {
+    /// The line.
+    pub line: LineId,
+    /// The captures shared.
+    pub group: Vec<u8>,
+    /// The rank within the group.
+    pub rank: Vec<u8>,
+}
+
+/// Which tags of a line's group are asked for. Only tags that are there now count.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Span {
+    /// All of them, lowest first, at most [`SPAN_MAX`].
+    All,
+    /// The highest ones, highest first, at most this many.
+    Highest(usize),
+    /// The ones next below a rank, highest first, at most this many.
+    Below(Vec<u8>, usize),
+    /// The ones next above a rank, lowest first, at most this many.
+    Above(Vec<u8>, usize),
+}
+
+/// Most tags that one question may return.
+pub const SPAN_MAX: usize = 1_000;
+
+/// Something that judging needs to know about the repository.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Question {
+    /// The record of a tag.
+    Tag(Tag),
+    /// The manifest of a digest.
+    Manifest(Digest),
+    /// The image config blob of a digest.
+    Config(Digest),
+    /// Tags of a line.
+    Line {
+        /// The line.
+        line: LineId,
+        /// The captures shared.
+        group: Vec<u8>,
+        /// Which of them.
+        span: Span,
+    },
+    /// The tags that have a digest now, at most [`SPAN_MAX`].
+    Tagged(Digest),
+    /// The indexes on record that list a digest, at most [`SPAN_MAX`].
+    Parents(Digest),
+}
+
+/// The answer to a [`Question`], of the same name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// To [`Question::Tag`].
+    Tag(Fact<Arc<TagRecord>>),
+    /// To [`Question::Manifest`].
+    Manifest(Fact<Arc<StoredManifest>>),
+    /// To [`Question::Config`].
+    Config(Fact<Arc<StoredConfig>>),
+    /// To [`Question::Line`] and [`Question::Tagged`].
+    Tags(Fact<Arc<[Tag]>>),
+    /// To [`Question::Parents`].
+    Digests(Fact<Arc<[Digest]>>),
+}
+
+/// What is known about one repository at one moment.
+#[derive(Debug, Clone)]
+pub struct Observation {
+    /// The repository.
+    pub repository: Repository,
+    /// The moment.
+    pub now: Timestamp,
+    /// Whether there is a record. Without one, `for` counts as elapsed and history is not evaluated.
+    pub recorded: bool,
+    facts: HashMap<Question, Answer>,
+}
+
+impl Observation {
+    /// An empty observation.
+    pub fn new(repository: Repository, now: Timestamp, recorded: bool) -> Observation {
+        Observation { repository, now, recorded, facts: HashMap::new() }
+    }
+
+    /// Adds an answer.
+    pub fn tell(&mut self, question: Question, answer: Answer) {
+        self.facts.insert(question, answer);
+    }
+
+    /// The answer to a question, if it was given.
+    pub fn get(&self, question: &Question) -> Option<&Answer> {
+        self.facts.get(question)
+    }
+
+    /// Every answer given so far.
+    pub fn facts(&self) -> impl Iterator<Item = (&Question, &Answer)> {
+        self.facts.iter()
+    }
+}
