@@ -1,0 +1,489 @@
+//! The record: journal of events, tag history, manifests, verdicts, violations, alerts to send.
+//!
+//! One trait, kept by the embedded store and shaped for a database shared by replicas: the repository leads
+//! every key, no transaction spans two repositories, work is claimed by repository with a lease whose fence
+//! number every completing write repeats. Nothing but the store holds state.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::event::{Action, Event};
+use crate::history::{Origin, Sighting};
+use crate::image::{Digest, Host, Repository, Tag};
+use crate::policy::violation::{Change, Violation};
+use crate::policy::{Answer, LineKey, Question, State, TagRecord, Verdict};
+
+/// Why the store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Over the configured backlog: refuse rather than drop.
+    #[error("the backlog is full: {events} events wait; new ones are refused until some are judged")]
+    BacklogFull {
+        /// Events waiting.
+        events: u64,
+    },
+    /// No space left where the store lies.
+    #[error("no space left for the store: free some, or move it")]
+    DiskFull,
+    /// Writing to disk failed: nothing more may be acknowledged, and the process must end.
+    #[error("writing to the store failed, nothing more is acknowledged: {0}")]
+    Broken(String),
+    /// Another process holds the store.
+    #[error("the store {path} is in use by another process{}; stop it, or give this one a store of its own",
+        pid.map(|p| format!(" (process {p})")).unwrap_or_default())]
+    InUse {
+        /// The file.
+        path: String,
+        /// The holder, where it said so.
+        pid: Option<u32>,
+    },
+    /// Written by a newer program.
+    #[error(
+        "the store {path} has format {found}, this program knows up to {known}: use the newer program, or restore the copy kept at the upgrade"
+    )]
+    Newer {
+        /// The file.
+        path: String,
+        /// The format found.
+        found: u32,
+        /// The newest format known.
+        known: u32,
+    },
+    /// The lease ran out and somebody else has the repository now: nothing was written.
+    #[error("the claim on {0} is no longer held; its work goes on elsewhere")]
+    Fenced(Repository),
+    /// What is stored cannot be read back.
+    #[error("the store is damaged at {what}: {why}; `tidewaiter store verify` tells more")]
+    Damaged {
+        /// Where.
+        what: &'static str,
+        /// The fault.
+        why: String,
+    },
+    /// Busy or out of reach for now.
+    #[error("the store does not answer: {0}")]
+    Unavailable(String),
+}
+
+impl StoreError {
+    /// Whether trying again later can help.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, StoreError::BacklogFull { .. } | StoreError::DiskFull | StoreError::Unavailable(_))
+    }
+}
+
+/// An event as intake hands it over: authentic, normalised, its registry known.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Incoming {
+    /// The source's configured name.
+    pub source: Arc<str>,
+    /// The repository at its configured registry.
+    pub repository: Repository,
+    /// What the sender said.
+    pub event: Event,
+    /// What makes a redelivery the same: the sender's id where it has a stable one, else a hash of the content.
+    pub key: String,
+    /// When it was received.
+    pub received_at: Timestamp,
+}
+
+/// An authentic body that could not be read, or that names what the configuration does not know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Its number in the store; 0 before it is stored.
+    pub id: i64,
+    /// The source's configured name.
+    pub source: Arc<str>,
+    /// When it was received.
+    pub received_at: Timestamp,
+    /// The fault, for people.
+    pub fault: String,
+    /// Content type, and for formats that need them the few headers that carry meaning; never credentials.
+    pub headers: Vec<(String, String)>,
+    /// The raw bytes.
+    pub body: Arc<[u8]>,
+}
+
+/// How many of the events handed over were new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Appended {
+    /// New, now on disk.
+    pub recorded: u32,
+    /// On disk already.
+    pub duplicate: u32,
+}
+
+/// A recorded event that waits to be judged.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Queued {
+    /// Its number in the store, in order of arrival.
+    pub id: i64,
+    /// What was handed over.
+    pub incoming: Incoming,
+    /// How often it was tried.
+    pub attempts: u32,
+}
+
+/// A tag to be judged again at a time: a waiting time runs out, an answer was undetermined, a policy
+/// changed, a sweep found a difference.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recheck {
+    /// The tag; `None` for the whole repository's expectations.
+    pub tag: Option<Tag>,
+    /// When.
+    pub due: Timestamp,
+    /// Why.
+    pub origin: Origin,
+    /// How often it was tried since it was last determined.
+    pub attempts: u32,
+}
+
+/// One repository's waiting work, claimed by one worker.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Claim {
+    /// The repository.
+    pub repository: Repository,
+    /// Grows with each claim; a completing write with an older one is refused.
+    pub fence: u64,
+    /// Its events, oldest first, at most the number asked for.
+    pub events: Vec<Queued>,
+    /// Its rechecks that are due.
+    pub rechecks: Vec<Recheck>,
+}
+
+/// What became of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EventEnd {
+    /// Judged, or found to change nothing.
+    Judged,
+    /// To be tried again at a time, because of a fault.
+    Retry {
+        /// When.
+        at: Timestamp,
+        /// The fault, for people.
+        fault: String,
+    },
+    /// Not understood or not to be helped; kept for people.
+    Dead {
+        /// The fault, for people.
+        fault: String,
+    },
+}
+
+/// A manifest or config to keep: content, fetched once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Content {
+    /// The digest, verified.
+    pub digest: Digest,
+    /// The media type it was served as; empty for configs.
+    pub media_type: String,
+    /// The bytes.
+    pub bytes: Arc<[u8]>,
+    /// The digests that it lists, for an index.
+    pub children: Vec<Digest>,
+}
+
+/// What is now known of one tag.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TagUpdate {
+    /// The tag.
+    pub tag: Tag,
+    /// Its whole evidence, tidied; replaces what is stored.
+    pub sightings: Vec<Sighting>,
+    /// What it has now.
+    pub current: Option<Digest>,
+    /// Whether what it leads to is an image or index, and so can be a version that others follow.
+    pub leads_to_image: bool,
+    /// Where it stands in the lines of the policies; replaces what is stored.
+    pub lines: Vec<LineKey>,
+    /// Judged until here.
+    pub judged_until: Timestamp,
+}
+
+/// Everything that one step changes in one repository: written whole or not at all.
+#[derive(Debug, Clone, Default)]
+pub struct Step {
+    /// Content fetched.
+    pub contents: Vec<Content>,
+    /// Tags seen.
+    pub tags: Vec<TagUpdate>,
+    /// Verdicts reached.
+    pub verdicts: Vec<Verdict>,
+    /// Violations entered, changed or resolved, each with the edges to announce.
+    pub changes: Vec<Change>,
+    /// The sinks that each announced edge goes to, by name, with the message built for it.
+    pub alerts: Vec<NewAlert>,
+    /// What became of which events.
+    pub events: Vec<(i64, EventEnd)>,
+    /// Rechecks done: (tag) removed.
+    pub rechecked: Vec<Option<Tag>>,
+    /// Rechecks wanted; an earlier due time for the same tag wins.
+    pub rechecks: Vec<Recheck>,
+}
+
+/// An alert for the outbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewAlert {
+    /// The sink's configured name.
+    pub sink: Arc<str>,
+    /// Idempotency key: the same edge of the same violation has the same one, whichever replica sees it.
+    pub key: String,
+    /// The alert, as the sink's room reads it (JSON).
+    pub body: String,
+}
+
+/// An alert that waits to be delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutboxItem {
+    /// Its number in the store, in order.
+    pub id: i64,
+    /// What was handed over.
+    pub alert: NewAlert,
+    /// How often it was tried.
+    pub attempts: u32,
+}
+
+/// Which violations to list.
+#[derive(Debug, Clone, Default)]
+pub struct ViolationFilter {
+    /// Only these states; empty means pending and firing.
+    pub states: Vec<State>,
+    /// Only this registry.
+    pub registry: Option<Host>,
+    /// Only this repository name.
+    pub repository: Option<String>,
+    /// Only this policy.
+    pub policy: Option<String>,
+}
+
+/// A page of a listing, newest first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Page<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// The cursor of the next page.
+    pub next: Option<String>,
+}
+
+/// Where a listing goes on, and how much of it is wanted (at most 1,000).
+#[derive(Debug, Clone, Default)]
+pub struct Paging {
+    /// The cursor of the page before.
+    pub cursor: Option<String>,
+    /// How many.
+    pub limit: usize,
+}
+
+/// A recorded event as listings show it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventRow {
+    /// Its number in the store.
+    pub number: i64,
+    /// The sender's id, where it gave one.
+    pub id: Option<String>,
+    /// The source.
+    pub source: String,
+    /// When it was received.
+    pub received_at: Timestamp,
+    /// What the sender said happened.
+    pub action: Action,
+    /// The repository.
+    pub repository: Repository,
+    /// The tag.
+    pub tag: Option<Tag>,
+    /// The digest.
+    pub digest: Option<Digest>,
+    /// `queued`, `judged`, `retrying`, `dead`.
+    pub state: String,
+    /// The last fault, while retrying or dead.
+    pub fault: Option<String>,
+}
+
+/// A violation with its repository, as listings show it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ViolationRow {
+    /// The repository.
+    pub repository: Repository,
+    /// The violation.
+    pub violation: Violation,
+}
+
+/// How many violations there are of one kind, for the gauge.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ViolationCount {
+    /// The policy.
+    pub policy: String,
+    /// The requirement.
+    pub rule: crate::policy::Rule,
+    /// The severity.
+    pub severity: crate::policy::Severity,
+    /// Pending or firing.
+    pub state: State,
+    /// How many.
+    pub count: u64,
+}
+
+/// Figures of the store, read cheaply for `/metrics`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Stats {
+    /// Events waiting.
+    pub queued: u64,
+    /// When the oldest of them was received.
+    pub oldest: Option<Timestamp>,
+    /// Dead letters kept.
+    pub dead_letters: u64,
+    /// Open violations by kind.
+    pub violations: Vec<ViolationCount>,
+    /// Alerts waiting, by sink.
+    pub outbox: Vec<(String, u64)>,
+    /// Bytes on disk.
+    pub bytes: u64,
+}
+
+/// The record. All methods may be called from any task.
+pub trait Store: Send + Sync + 'static {
+    /// Puts events and dead letters on disk, and returns once they are there (group commit). An event whose
+    /// (source, key) is on record is a duplicate and changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::BacklogFull`], [`StoreError::DiskFull`], [`StoreError::Broken`]: then nothing of it may be acknowledged.
+    fn append(
+        &self,
+        events: Vec<Incoming>,
+        dead: Vec<DeadLetter>,
+    ) -> impl Future<Output = Result<Appended, StoreError>> + Send;
+
+    /// Claims up to `repositories` repositories that have events queued (whose retry time has come) or
+    /// rechecks due at `now`, each for `lease`, with up to `events` events each.
+    fn claim(
+        &self,
+        now: Timestamp,
+        repositories: usize,
+        events: usize,
+        lease: Duration,
+    ) -> impl Future<Output = Result<Vec<Claim>, StoreError>> + Send;
+
+    /// Waits until there may be something to claim: an append, a step that wants a recheck, a due time, or
+    /// `at_most` has passed.
+    fn work(&self, at_most: Duration) -> impl Future<Output = ()> + Send;
+
+    /// Writes one step in one transaction and gives the claim back unless `keep`.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] when the claim was lost: nothing was written.
+    fn complete(&self, claim: &Claim, step: Step, keep: bool) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Answers questions from the record: tags, lines, tagged, parents, and manifests and configs on record.
+    /// A manifest or config that is not on record is simply missing from the result.
+    fn answer(
+        &self,
+        repository: &Repository,
+        questions: Vec<Question>,
+    ) -> impl Future<Output = Result<Vec<(Question, Answer)>, StoreError>> + Send;
+
+    /// Open violations of a repository for these tags (`None`: tagless ones).
+    fn open_violations(
+        &self,
+        repository: &Repository,
+        tags: Vec<Option<Tag>>,
+    ) -> impl Future<Output = Result<Vec<Violation>, StoreError>> + Send;
+
+    /// All tags of a repository on record, in name order after `after`, with their record.
+    fn tags(
+        &self,
+        repository: &Repository,
+        after: Option<Tag>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<(Tag, TagRecord)>, StoreError>> + Send;
+
+    /// The repositories on record, in order after `after`, of one registry or of all.
+    fn repositories(
+        &self,
+        registry: Option<&Host>,
+        after: Option<Repository>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<Repository>, StoreError>> + Send;
+
+    /// Wants tags of a repository judged again.
+    fn recheck(
+        &self,
+        repository: &Repository,
+        rechecks: Vec<Recheck>,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Takes a tag's digest as its new baseline, with the reason and who said so.
+    fn accept(
+        &self,
+        repository: &Repository,
+        tag: &Tag,
+        digest: &Digest,
+        reason: &str,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Lists violations, newest first.
+    fn violations(
+        &self,
+        filter: ViolationFilter,
+        paging: Paging,
+    ) -> impl Future<Output = Result<Page<ViolationRow>, StoreError>> + Send;
+
+    /// Lists the latest verdict of each tag that matches, newest first, as report JSON (one object each).
+    fn verdicts(
+        &self,
+        registry: Option<Host>,
+        repository: Option<String>,
+        tag: Option<Tag>,
+        paging: Paging,
+    ) -> impl Future<Output = Result<Page<String>, StoreError>> + Send;
+
+    /// Lists events, newest first.
+    fn events(
+        &self,
+        since: Option<Timestamp>,
+        source: Option<String>,
+        id: Option<String>,
+        paging: Paging,
+    ) -> impl Future<Output = Result<Page<EventRow>, StoreError>> + Send;
+
+    /// Lists dead letters, newest first.
+    fn dead_letters(&self, paging: Paging) -> impl Future<Output = Result<Page<DeadLetter>, StoreError>> + Send;
+
+    /// Removes a dead letter, after it was read at last or given up.
+    fn forget_dead_letter(&self, id: i64) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Alerts that are due for one sink, in order, at most `limit`.
+    fn outbox(
+        &self,
+        sink: &str,
+        now: Timestamp,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<OutboxItem>, StoreError>> + Send;
+
+    /// Waits until an alert may be due, or `at_most` has passed.
+    fn outbox_work(&self, at_most: Duration) -> impl Future<Output = ()> + Send;
+
+    /// Removes delivered (or finally refused) alerts.
+    fn outbox_done(&self, ids: Vec<i64>) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Puts an alert off to a later time.
+    fn outbox_retry(&self, id: i64, at: Timestamp) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Adds an alert about the daemon itself, or a test message.
+    fn outbox_add(&self, alerts: Vec<NewAlert>) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// A named value of the daemon's own: cursors of sweeps, the hash of the policies last judged with.
+    fn get(&self, name: &str) -> impl Future<Output = Result<Option<String>, StoreError>> + Send;
+
+    /// Sets a named value.
+    fn set(&self, name: &str, value: &str) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Figures for `/metrics`.
+    fn stats(&self) -> impl Future<Output = Result<Stats, StoreError>> + Send;
+
+    /// Whether a durable write succeeds now.
+    fn probe(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
+}
