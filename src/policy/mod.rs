@@ -4,6 +4,7 @@
 //! `check`, `replay` and policy tests all come here, so they cannot disagree. Everything a requirement may
 //! look at is in the [`Observation`]; what is missing there is asked for, never fetched.
 
+pub mod form;
 mod observation;
 mod reason;
 mod verdict;
