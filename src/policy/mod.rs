@@ -7,6 +7,7 @@
 pub mod form;
 mod observation;
 mod reason;
+mod scope;
 mod verdict;
 pub mod violation;
 
