@@ -1,3 +1,4 @@
 //! Judges every push to a container registry as it arrives.
+pub mod document;
 pub mod event;
 pub mod image;
