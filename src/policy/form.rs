@@ -188,7 +188,11 @@ impl Form {
             return fault("an empty form matches no tag".into(), whole(), None);
         }
         if text.len() > FORM_BYTES_MAX {
-            return fault(format!("the form has {} bytes, at most {FORM_BYTES_MAX} are allowed", text.len()), whole(), None);
+            return fault(
+                format!("the form has {} bytes, at most {FORM_BYTES_MAX} are allowed", text.len()),
+                whole(),
+                None,
+            );
         }
         let mut elements: Vec<Element> = Vec::new();
         let mut names: Vec<Arc<str>> = Vec::new();
@@ -198,7 +202,8 @@ impl Form {
             if !rest.starts_with('{') {
                 let end = rest.find('{').unwrap_or(rest.len());
                 let literal = &rest[..end];
-                if let Some(bad) = literal.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))) {
+                if let Some(bad) = literal.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-')))
+                {
                     let c = literal[bad..].chars().next().unwrap_or('?');
                     return fault(
                         format!("`{}` never occurs in a tag", c.escape_default()),
@@ -218,51 +223,81 @@ impl Form {
             let (name, class) = match inner.split_once(':') {
                 Some((name, words)) => {
                     if !is_name(name) {
-                        return fault(format!("`{name}` cannot name a capture"), range, Some("use letters and digits, as in `{variant:alpine|slim}`".into()));
+                        return fault(
+                            format!("`{name}` cannot name a capture"),
+                            range,
+                            Some("use letters and digits, as in `{variant:alpine|slim}`".into()),
+                        );
                     }
                     let mut words: Vec<Box<str>> = words.split('|').map(Into::into).collect();
                     let bad = words.iter().find(|w| {
                         w.is_empty() || !w.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
                     });
                     if let Some(bad) = bad {
-                        return fault(format!("`{bad}` cannot be part of a tag"), range, Some("list words separated by `|`, as in `{variant:alpine|slim}`".into()));
+                        return fault(
+                            format!("`{bad}` cannot be part of a tag"),
+                            range,
+                            Some("list words separated by `|`, as in `{variant:alpine|slim}`".into()),
+                        );
                     }
                     // Longest first, so that `a|ab` reads `ab` where it can.
                     words.sort_by_key(|w| std::cmp::Reverse(w.len()));
                     (name, Class::Choice(words))
                 }
-                None => (inner, match inner {
-                    "major" | "minor" | "patch" | "build" => Class::Integer,
-                    "prerelease" => Class::Prerelease,
-                    "platform" => Class::Platform,
-                    "os" => Class::Os,
-                    "arch" => Class::Arch,
-                    "hex" => Class::Hex,
-                    "date" => Class::Date,
-                    "word" => Class::Word,
-                    "any" => Class::Any,
-                    _ => {
-                        let near = PLACEHOLDERS
-                            .iter()
-                            .max_by(|a, b| strsim::jaro_winkler(inner, a).total_cmp(&strsim::jaro_winkler(inner, b)))
-                            .filter(|p| strsim::jaro_winkler(inner, p) > 0.7);
-                        let help = near.map_or_else(
-                            || format!("placeholders are {}", PLACEHOLDERS.iter().map(|p| format!("`{{{p}}}`")).collect::<Vec<_>>().join(", ")),
-                            |p| format!("did you mean `{{{p}}}`?"),
-                        );
-                        return fault(format!("unknown placeholder `{{{inner}}}`"), range, Some(help));
-                    }
-                }),
+                None => (
+                    inner,
+                    match inner {
+                        "major" | "minor" | "patch" | "build" => Class::Integer,
+                        "prerelease" => Class::Prerelease,
+                        "platform" => Class::Platform,
+                        "os" => Class::Os,
+                        "arch" => Class::Arch,
+                        "hex" => Class::Hex,
+                        "date" => Class::Date,
+                        "word" => Class::Word,
+                        "any" => Class::Any,
+                        _ => {
+                            let near = PLACEHOLDERS
+                                .iter()
+                                .max_by(|a, b| {
+                                    strsim::jaro_winkler(inner, a).total_cmp(&strsim::jaro_winkler(inner, b))
+                                })
+                                .filter(|p| strsim::jaro_winkler(inner, p) > 0.7);
+                            let help = near.map_or_else(
+                                || {
+                                    format!(
+                                        "placeholders are {}",
+                                        PLACEHOLDERS
+                                            .iter()
+                                            .map(|p| format!("`{{{p}}}`"))
+                                            .collect::<Vec<_>>()
+                                            .join(", ")
+                                    )
+                                },
+                                |p| format!("did you mean `{{{p}}}`?"),
+                            );
+                            return fault(format!("unknown placeholder `{{{inner}}}`"), range, Some(help));
+                        }
+                    },
+                ),
             };
             if names.iter().any(|n| &**n == name) {
-                return fault(format!("`{{{name}}}` occurs twice"), range, Some("each placeholder can be captured once".into()));
+                return fault(
+                    format!("`{{{name}}}` occurs twice"),
+                    range,
+                    Some("each placeholder can be captured once".into()),
+                );
             }
             elements.push(Element::Capture(names.len(), class));
             names.push(name.into());
             at += close + 1;
         }
         if elements.len() > ELEMENTS_MAX {
-            return fault(format!("the form has {} parts, at most {ELEMENTS_MAX} are allowed", elements.len()), whole(), None);
+            return fault(
+                format!("the form has {} parts, at most {ELEMENTS_MAX} are allowed", elements.len()),
+                whole(),
+                None,
+            );
         }
         Ok(Form { text: text.into(), matcher: Matcher::Elements(elements), names })
     }
@@ -274,15 +309,24 @@ impl Form {
     pub fn regex(text: &str) -> Result<Form, FormError> {
         let fault = |message: String, help: Option<String>| FormError { message, range: 0..text.len(), help };
         if text.len() > FORM_BYTES_MAX {
-            return Err(fault(format!("the expression has {} bytes, at most {FORM_BYTES_MAX} are allowed", text.len()), None));
+            return Err(fault(
+                format!("the expression has {} bytes, at most {FORM_BYTES_MAX} are allowed", text.len()),
+                None,
+            ));
         }
         let regex = regex::RegexBuilder::new(&format!("^(?:{text})$"))
             .size_limit(REGEX_BYTES_MAX)
             .unicode(false)
             .build()
             .map_err(|e| match e {
-                regex::Error::CompiledTooBig(limit) => fault(format!("the expression compiles to more than {limit} bytes"), Some("use smaller repetitions".into())),
-                other => fault(format!("not a regular expression: {}", other.to_string().lines().last().unwrap_or_default()), None),
+                regex::Error::CompiledTooBig(limit) => fault(
+                    format!("the expression compiles to more than {limit} bytes"),
+                    Some("use smaller repetitions".into()),
+                ),
+                other => fault(
+                    format!("not a regular expression: {}", other.to_string().lines().last().unwrap_or_default()),
+                    None,
+                ),
             })?;
         let names = regex.capture_names().flatten().map(Into::into).collect();
         Ok(Form { text: text.into(), matcher: Matcher::Regex(Box::new(regex)), names })
@@ -383,7 +427,9 @@ impl Class {
             Class::Prerelease => is_prerelease(text) && suffix(text).is_none(),
             Class::Platform => suffix(text).is_some(),
             Class::Os => SYSTEMS.contains(&text),
-            Class::Arch => !text.contains("linux") && !text.contains("win") && !text.contains("nano") && suffix(text).is_some(),
+            Class::Arch => {
+                !text.contains("linux") && !text.contains("win") && !text.contains("nano") && suffix(text).is_some()
+            }
             Class::Hex => !text.is_empty() && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')),
             Class::Date => is_date(text),
             Class::Word => !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'),
@@ -396,7 +442,13 @@ impl Class {
     fn longest(&self, rest: &str) -> usize {
         let run = |good: fn(u8) -> bool| rest.bytes().take_while(|b| good(*b)).count();
         match self {
-            Class::Integer => if rest.starts_with('0') { 1 } else { run(|b| b.is_ascii_digit()) },
+            Class::Integer => {
+                if rest.starts_with('0') {
+                    1
+                } else {
+                    run(|b| b.is_ascii_digit())
+                }
+            }
             Class::Prerelease => run(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.')),
             Class::Platform | Class::Os | Class::Arch => rest.len().min(SUFFIX_BYTES_MAX),
             Class::Hex => run(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')),
@@ -426,9 +478,7 @@ fn is_prerelease(text: &str) -> bool {
 }
 
 fn is_date(text: &str) -> bool {
-    text.len() == 8
-        && text.bytes().all(|b| b.is_ascii_digit())
-        && jiff::civil::Date::strptime("%Y%m%d", text).is_ok()
+    text.len() == 8 && text.bytes().all(|b| b.is_ascii_digit()) && jiff::civil::Date::strptime("%Y%m%d", text).is_ok()
 }
 
 /// Reads what a regular expression captured, by the name of its group. `None` where the text is not what
@@ -639,9 +689,21 @@ mod tests {
         let pre = Form::parse("{major}.{minor}.{patch}-{prerelease}").unwrap();
         let rank = |text: &str| form.captures(&tag(text)).or_else(|| pre.captures(&tag(text))).unwrap().rank();
         let ordered = [
-            "0.9.99", "1.0.0-alpha", "1.0.0-alpha.1", "1.0.0-alpha.beta", "1.0.0-beta", "1.0.0-beta.2",
-            "1.0.0-beta.11", "1.0.0-rc.1", "1.0.0", "1.0.9", "1.0.10", "2.0.0", "10.0.0",
-            "99999999999999999999.0.0", "100000000000000000000.0.0",
+            "0.9.99",
+            "1.0.0-alpha",
+            "1.0.0-alpha.1",
+            "1.0.0-alpha.beta",
+            "1.0.0-beta",
+            "1.0.0-beta.2",
+            "1.0.0-beta.11",
+            "1.0.0-rc.1",
+            "1.0.0",
+            "1.0.9",
+            "1.0.10",
+            "2.0.0",
+            "10.0.0",
+            "99999999999999999999.0.0",
+            "100000000000000000000.0.0",
         ];
         for pair in ordered.windows(2) {
             assert!(rank(pair[0]) < rank(pair[1]), "{} < {}", pair[0], pair[1]);

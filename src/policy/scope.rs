@@ -105,10 +105,11 @@ impl Glob {
         if text.len() > GLOB_BYTES_MAX {
             return Err(GlobError::TooLong);
         }
-        if let Some(bad) = text
-            .chars()
-            .find(|c| !(c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-' | '/' | ':' | '*' | '[' | ']')))
-        {
+        if let Some(bad) = text.chars().find(|c| {
+            !(c.is_ascii_lowercase()
+                || c.is_ascii_digit()
+                || matches!(c, '.' | '_' | '-' | '/' | ':' | '*' | '[' | ']'))
+        }) {
             return Err(GlobError::Character(bad));
         }
         let segments: Vec<Segment> = text
