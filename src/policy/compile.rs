@@ -132,6 +132,12 @@ fn strings(node: Option<&Node>) -> Vec<&Node> {
     }
 }
 
+/// Stands for a setting that is not written: every default applies.
+fn unwritten() -> &'static Node {
+    static NOTHING: Node = Node { span: Span { start: 0, end: 0 }, value: crate::document::Value::Null, written: None };
+    &NOTHING
+}
+
 /// A requirement that is written short as `false` is not asked for.
 fn asked(node: Option<&Node>) -> Option<&Node> {
     node.filter(|n| n.as_bool() != Some(false))
@@ -348,9 +354,9 @@ impl Compiler<'_> {
             add_line(&mut lines, n, &classes[n].forms, None, Vec::new());
         }
         let other_tags = match spec.get("otherTags") {
-            Some(node) if node.as_str() == Some("allow") || text(node.get("action")) == "allow" => None,
+            Some(node) if node.as_str() == Some("allow") => None,
             Some(node) => Some(self.setting(source, severity, node.span, node)),
-            None => None,
+            None => Some(self.setting(source, severity, spec.span, unwritten())),
         };
         let exceptions = self.exceptions(source, spec.get("exceptions"));
         if self.faults.len() > before {
@@ -448,8 +454,13 @@ impl Compiler<'_> {
             (self.setting(source, severity, span("index"), n), IndexRule { unless_single_platform })
         });
         let platforms = asked(node.get("platforms")).map(|n| {
-            let mut set = |key: &str| n.get(key).and_then(|v| self.platform_use(context, v));
-            let rule = PlatformRule { all: set("all"), any: set("any"), only: set("only") };
+            let mut set = |node: Option<&Node>| node.and_then(|v| self.platform_use(context, v));
+            // Short: a set's name or a list, which means `all`.
+            let rule = if n.is_mapping() {
+                PlatformRule { all: set(n.get("all")), any: set(n.get("any")), only: set(n.get("only")) }
+            } else {
+                PlatformRule { all: set(Some(n)), any: None, only: None }
+            };
             (self.setting(source, severity, span("platforms"), n), rule)
         });
         let follows = asked(node.get("follows")).and_then(|n| {
@@ -469,7 +480,10 @@ impl Compiler<'_> {
             Some((self.setting(source, severity, span("memberOf"), n), target))
         });
         let members_tagged = asked(node.get("membersTagged")).map(|n| {
-            let by = n.get("by").and_then(|by| self.relation(context, class, by, "membersTagged"));
+            let by = n
+                .get("by")
+                .or(Some(n).filter(|n| n.as_str().is_some()))
+                .and_then(|by| self.relation(context, class, by, "membersTagged"));
             (self.setting(source, severity, span("membersTagged"), n), by)
         });
         let keeps_platforms = asked(node.get("keepsPlatforms")).map(|n| {
@@ -597,26 +611,19 @@ impl Compiler<'_> {
         key: &str,
     ) -> Option<(Setting, Arc<Schema>)> {
         let (name, value) = node.entry(key)?;
-        let span = name.span;
-        // Short form: the schema itself, or its file. Long form: `schema:` beside severity, for, note.
-        let (setting, schema) = match value.get("schema") {
-            Some(schema) => (self.setting(source, severity, span, value), schema),
-            None => {
-                let bare = Node::new(value.span, crate::document::Value::Null);
-                (self.setting(source, severity, span, &bare), value)
-            }
-        };
-        let json = match schema.as_str().or_else(|| schema.get("file").and_then(Node::as_str)) {
-            Some(path) => {
-                let path = path.strip_prefix("file:").unwrap_or(path);
-                let loaded = (self.read_file)(source, path)
-                    .and_then(|text| serde_json::from_str(&text).map_err(|e| e.to_string()));
+        let (json, span) = match (value.get("schema"), value.get("file")) {
+            (Some(schema), _) => (schema.to_json(), schema.span),
+            (None, file) => {
+                let path = text(file);
+                let span = file.map_or(value.span, |f| f.span);
+                let loaded =
+                    (self.read_file)(source, path).and_then(|t| serde_json::from_str(&t).map_err(|e| e.to_string()));
                 match loaded {
-                    Ok(json) => json,
+                    Ok(json) => (json, span),
                     Err(error) => {
                         self.fault(
                             source,
-                            schema.span,
+                            span,
                             "unreadable-schema",
                             format!("cannot read the schema `{path}`: {error}"),
                             "a JSON Schema beside the policy",
@@ -625,34 +632,21 @@ impl Compiler<'_> {
                     }
                 }
             }
-            None => schema.to_json(),
         };
         match Schema::from_json(json) {
-            Ok(schema) => Some((setting, Arc::new(schema))),
+            Ok(schema) => Some((self.setting(source, severity, name.span, value), Arc::new(schema))),
             Err(error) => {
-                self.fault(
-                    source,
-                    schema.span,
-                    "invalid-schema",
-                    error.to_string(),
-                    "remote references are never followed",
-                );
+                self.fault(source, span, "invalid-schema", error.to_string(), "remote references are never followed");
                 None
             }
         }
     }
 
-    fn expressions(&mut self, source: &Source, severity: Severity, node: &Node) -> Option<(Setting, Vec<Expression>)> {
-        let (key, value) = node.entry("expect")?;
-        let list = value.get("expressions").unwrap_or(value);
+    fn expressions(&mut self, source: &Source, severity: Severity, node: &Node) -> Vec<(Setting, Expression)> {
         let mut expressions = Vec::new();
-        for item in list.items() {
-            match Expression::compile(
-                text(item.get("name")),
-                text(item.get("cel")),
-                item.get("message").and_then(Node::as_str),
-            ) {
-                Ok(expression) => expressions.push(expression),
+        for item in node.get("expect").map(Node::items).unwrap_or_default() {
+            match Expression::compile(text(item.get("name")), text(item.get("cel")), text(item.get("message"))) {
+                Ok(expression) => expressions.push((self.setting(source, severity, item.span, item), expression)),
                 Err(error) => {
                     let span = item.get("cel").map_or(item.span, |n| n.span);
                     self.fault(
@@ -665,7 +659,7 @@ impl Compiler<'_> {
                 }
             }
         }
-        Some((self.setting(source, severity, key.span, value), expressions))
+        expressions
     }
 }
 
