@@ -193,6 +193,17 @@ impl TagHistory {
         periods
     }
 
+    /// How often the tag went from one digest to another; being gone in between is no move.
+    pub fn moves(&self) -> u32 {
+        let digests: Vec<Digest> = self.periods().into_iter().filter_map(|p| p.digest).collect();
+        u32::try_from(digests.windows(2).filter(|w| w[0] != w[1]).count()).unwrap_or(u32::MAX)
+    }
+
+    /// When a digest was first seen at this tag.
+    pub fn first_seen(&self, digest: &Digest) -> Option<Timestamp> {
+        self.sightings.iter().find(|s| s.digest.as_ref() == Some(digest)).map(|s| s.at)
+    }
+
     /// What the tag has now, by the last sighting that the registry confirmed; `None` when it is gone or
     /// was never confirmed.
     pub fn current(&self) -> Option<&Digest> {

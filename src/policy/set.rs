@@ -145,6 +145,37 @@ pub enum WantedKind {
     Artifact,
 }
 
+/// What a tag leads to, as far as its class is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Lead {
+    /// An index or image, whatever its condition.
+    Image,
+    /// A Helm chart.
+    Chart,
+    /// Anything else.
+    Artifact,
+}
+
+impl WantedKind {
+    /// Whether this is what is wanted.
+    pub fn accepts(self, lead: Lead) -> bool {
+        match self {
+            WantedKind::Image => lead == Lead::Image,
+            WantedKind::Chart => lead == Lead::Chart,
+            WantedKind::Artifact => lead != Lead::Image,
+        }
+    }
+
+    /// In words, for messages.
+    pub fn in_words(self) -> &'static str {
+        match self {
+            WantedKind::Image => "an image",
+            WantedKind::Chart => "a Helm chart",
+            WantedKind::Artifact => "an artifact that is no image",
+        }
+    }
+}
+
 /// `index`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct IndexRule {
@@ -326,9 +357,16 @@ impl Policy {
         })
     }
 
-    /// Where a tag stands in the lines of this policy.
-    fn line_keys(&self, tag: &Tag, keys: &mut Vec<LineKey>) {
+    /// Where a tag stands in the lines of this policy. A tag that leads to another kind of content than its
+    /// class asks for does not count there: a chart under a version's name is no version.
+    fn line_keys(&self, tag: &Tag, leads_to: Option<Lead>, keys: &mut Vec<LineKey>) {
         let Some(member) = self.membership(tag) else { return };
+        let wanted = self.classes[member.class].require.kind.as_ref().map(|(_, wanted)| *wanted);
+        if let (Some(wanted), Some(lead)) = (wanted, leads_to)
+            && !wanted.accepts(lead)
+        {
+            return;
+        }
         for line in self.lines.iter().filter(|l| l.class == member.class && l.form.is_none_or(|f| f == member.form)) {
             if keys.iter().any(|k| k.line == line.id) {
                 continue;
@@ -376,11 +414,11 @@ impl PolicySet {
     }
 
     /// Where a tag stands in the lines of all policies that govern its repository: what the record keeps, so
-    /// that the highest version is a look-up.
-    pub fn line_keys(&self, repository: &Repository, tag: &Tag) -> Vec<LineKey> {
+    /// that the highest version is a look-up. `leads_to` is what the tag leads to, where that is known.
+    pub fn line_keys(&self, repository: &Repository, tag: &Tag, leads_to: Option<Lead>) -> Vec<LineKey> {
         let mut keys = Vec::new();
         for policy in self.governing(repository) {
-            policy.line_keys(tag, &mut keys);
+            policy.line_keys(tag, leads_to, &mut keys);
         }
         keys
     }
