@@ -351,7 +351,7 @@ fn bound(kind: &Kind, place: &Place<'_>, source: &Source) -> (String, String) {
         Kind::MaxLength { limit } => (format!("{name} has more than {limit} characters"), String::new()),
         Kind::Minimum { limit } => (format!("{name} must be at least {limit}"), String::new()),
         Kind::Maximum { limit } => (format!("{name} must be at most {limit}"), String::new()),
-        Kind::OneOfMultipleValid { .. } => (format!("{name} contradicts itself"), String::new()),
+        Kind::OneOfMultipleValid { .. } | Kind::Not { .. } => (format!("{name} contradicts itself"), String::new()),
         Kind::Pattern { pattern } => {
             (format!("{} is not allowed here", place.written(source)), format!("must match {}", quoted(pattern)))
         }
