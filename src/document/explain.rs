@@ -83,7 +83,8 @@ impl<'a> Explainer<'a> {
         let place = Place { pointer: &pointer, key, node, schema };
         match error.kind() {
             Kind::AdditionalProperties { unexpected } | Kind::UnevaluatedProperties { unexpected } => {
-                for name in unexpected {
+                // Finding a key costs by the size of its map; more faults than these are not told anyway.
+                for name in unexpected.iter().take(FAULTS_MAX) {
                     self.unknown_key(&place, name);
                 }
             }
