@@ -4,6 +4,8 @@
 //! sentence, and what would be right. Of alternatives (`oneOf`, `anyOf`) only the one that the value's type
 //! chooses is explained, so that a short form is never blamed for not being a map.
 
+use std::collections::HashMap;
+
 use jsonschema::error::{TypeKind, ValidationErrorKind as Kind};
 use jsonschema::{JsonType, JsonTypeSet, ValidationError};
 use serde_json::Value as Json;
@@ -14,6 +16,10 @@ use super::source::{Source, Span, quoted};
 
 /// Longest list of words offered in a label or help.
 const WORDS_MAX: usize = 24;
+/// So few words are told at once, without guessing which was meant.
+const FEW_WORDS: usize = 3;
+/// So many words still fit beside the offending text.
+const SOME_WORDS: usize = 7;
 /// How alike two words must be for one to be offered for the other (Jaro-Winkler, 0 to 1).
 const LIKENESS_MIN: f64 = 0.8;
 /// Deepest nesting of alternatives followed.
@@ -58,6 +64,10 @@ impl<'a> Explainer<'a> {
                 .filter(|(at, key, _)| !meant.iter().any(|(a, k)| a == at && k == key))
                 .map(|(_, _, fault)| fault),
         );
+        // What fails by its type fails whatever else is asked of it.
+        let typed: Vec<usize> =
+            faults.iter().filter(|f| matches!(f.code, "wrong-type" | "no-value")).map(|f| f.span.start).collect();
+        faults.retain(|f| f.code != "wrong-form" && f.code != "wrong-value" || !typed.contains(&f.span.start));
         faults.sort_by(|a, b| (a.span, a.code, &a.message).cmp(&(b.span, b.code, &b.message)));
         faults.dedup_by(|b, a| (a.span, &a.message) == (b.span, &b.message));
         faults.truncate(FAULTS_MAX);
@@ -73,7 +83,8 @@ impl<'a> Explainer<'a> {
         let place = Place { pointer: &pointer, key, node, schema };
         match error.kind() {
             Kind::AdditionalProperties { unexpected } | Kind::UnevaluatedProperties { unexpected } => {
-                for name in unexpected {
+                // Finding a key costs by the size of its map; more faults than these are not told anyway.
+                for name in unexpected.iter().take(FAULTS_MAX) {
                     self.unknown_key(&place, name);
                 }
             }
@@ -97,6 +108,16 @@ impl<'a> Explainer<'a> {
                 let span = key.map_or(node.span, |key| key.span);
                 let label = place.schema.and_then(hint).unwrap_or_default();
                 self.push(span, "not-allowed", format!("{} is not allowed here", place.name()), label);
+            }
+            Kind::UniqueItems => {
+                let mut seen = HashMap::new();
+                let twice =
+                    node.items().iter().find_map(|i| Some((seen.insert(i.to_json().to_string(), i.span)?, i.span)));
+                let (first, second) = twice.unwrap_or((node.span, node.span));
+                let message = format!("{} has the same entry twice", place.name());
+                self.faults.push(
+                    Fault::error(self.source, second, "wrong-value", message).label("second").also(first, "first"),
+                );
             }
             kind => {
                 let hint = place.schema.and_then(hint);
@@ -181,17 +202,19 @@ impl<'a> Explainer<'a> {
 
     fn wrong_word(&mut self, place: &Place<'_>, words: Vec<String>) {
         let span = first_line(self.source, place.node.span);
-        let given = place.node.as_str().map_or_else(|| place.written(self.source), quoted);
-        let message = format!("{given} is not allowed here");
+        let message = format!("{} is not allowed here", place.written(self.source));
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let near = place.node.as_str().and_then(|text| nearest(text, &words));
+        let all = format!("allowed here: {}", list(&words, "and"));
         let fault = Fault::error(self.source, span, "wrong-word", message);
-        self.faults.push(match near {
-            _ if words.len() <= 3 => fault.label(format!("use {}", list(&words, "or"))),
-            Some(near) => {
-                fault.label(format!("did you mean `{near}`?")).help(format!("allowed here: {}", list(&words, "and")))
+        self.faults.push(match (&place.node.written, near) {
+            (Some(written), _) if words.contains(&&**written) => {
+                fault.label(format!("write it in quotes: \"{written}\""))
             }
-            None => fault.label("use one of the words below").help(format!("allowed here: {}", list(&words, "and"))),
+            _ if words.len() <= FEW_WORDS => fault.label(format!("use {}", list(&words, "or"))),
+            (_, Some(near)) => fault.label(format!("did you mean `{near}`?")).help(all),
+            _ if words.len() <= SOME_WORDS => fault.label(format!("use {}", list(&words, "or"))),
+            _ => fault.label("use one of the words below").help(all),
         });
     }
 
@@ -203,8 +226,9 @@ impl<'a> Explainer<'a> {
             && !matches!(node.value, Value::Null)
         {
             let message = format!("{} is {} here", quoted(written), plain_kind(node));
-            // A number where text with a unit is wanted is rarely meant as the text of the number.
-            let label = hinted.unwrap_or_else(|| format!("write it in quotes: \"{written}\""));
+            let label = hinted
+                .filter(|_| !place.schema.is_some_and(|s| quoting_helps(s, written)))
+                .unwrap_or_else(|| format!("write it in quotes: \"{written}\""));
             return self.push(span, "not-text", message, label);
         }
         if matches!(node.value, Value::Null) {
@@ -263,14 +287,16 @@ impl<'a> Explainer<'a> {
             });
             return self.wrong_word(place, all.collect());
         }
-        let only_missing =
-            open.iter().all(|branch| branch.iter().all(|e| own(&e) && matches!(e.kind(), Kind::Required { .. })));
-        if let Some(hint) = hinted.filter(|_| open.len() > 1 || only_missing) {
-            let span = place.node.entries().first().map_or(first_line(self.source, place.node.span), |(k, _)| k.span);
+        if let Some(hint) = hinted.filter(|_| open.len() > 1) {
+            let missing = |e: &ValidationError<'_>| own(&e) && matches!(e.kind(), Kind::Required { .. });
             let message = match place.node.as_str() {
                 Some(text) => format!("{} is not allowed here", quoted(text)),
-                None => format!("{} is not complete or contradicts itself", place.name()),
+                None if open.iter().all(|branch| branch.iter().all(missing)) => {
+                    format!("{} is not complete", place.name())
+                }
+                None => format!("{} has no form that is allowed here", place.name()),
             };
+            let span = place.node.entries().first().map_or(first_line(self.source, place.node.span), |(k, _)| k.span);
             return self.push(span, "wrong-form", message, hint);
         }
         // The alternative that fits best: a wrong word under a key (a discriminator) weighs more than anything.
@@ -304,6 +330,7 @@ impl Place<'_> {
     fn written(&self, source: &Source) -> String {
         match &self.node.value {
             Value::Sequence(_) | Value::Mapping(_) => self.node.kind_in_words().to_owned(),
+            Value::String(text) => quoted(text),
             _ => quoted(source.slice(self.node.span)),
         }
     }
@@ -325,8 +352,7 @@ fn bound(kind: &Kind, place: &Place<'_>, source: &Source) -> (String, String) {
         Kind::MaxLength { limit } => (format!("{name} has more than {limit} characters"), String::new()),
         Kind::Minimum { limit } => (format!("{name} must be at least {limit}"), String::new()),
         Kind::Maximum { limit } => (format!("{name} must be at most {limit}"), String::new()),
-        Kind::UniqueItems => (format!("{name} has the same entry twice"), String::new()),
-        Kind::OneOfMultipleValid { .. } => (format!("{name} contradicts itself"), String::new()),
+        Kind::OneOfMultipleValid { .. } | Kind::Not { .. } => (format!("{name} contradicts itself"), String::new()),
         Kind::Pattern { pattern } => {
             (format!("{} is not allowed here", place.written(source)), format!("must match {}", quoted(pattern)))
         }
@@ -335,6 +361,13 @@ fn bound(kind: &Kind, place: &Place<'_>, source: &Source) -> (String, String) {
         }
         other => (format!("{name} is not valid"), format!("fails `{}`", other.keyword())),
     }
+}
+
+/// Whether a scalar that YAML took for something else is right once it stands in quotes: `1.0` for a tag is,
+/// `15` for a duration is not.
+fn quoting_helps(schema: &Json, written: &str) -> bool {
+    let matches = |p: &str| regex::Regex::new(p).is_ok_and(|regex| regex.is_match(written));
+    schema.get("format").is_none() && schema.get("pattern").and_then(Json::as_str).is_none_or(matches)
 }
 
 /// The hint of a schema of ours.

@@ -41,6 +41,8 @@ pub struct Fault {
     pub also: Vec<(Span, String)>,
     /// Whether the document can be used all the same.
     pub severity: Severity,
+    /// The offending text may be a secret: the place is named, the text is not shown.
+    pub concealed: bool,
 }
 
 impl Fault {
@@ -55,12 +57,19 @@ impl Fault {
             help: None,
             also: Vec::new(),
             severity: Severity::Error,
+            concealed: false,
         }
     }
 
     /// The same fault as a warning.
     pub fn warning(mut self) -> Fault {
         self.severity = Severity::Warning;
+        self
+    }
+
+    /// The same fault without showing the text it is about.
+    pub fn concealed(mut self) -> Fault {
+        self.concealed = true;
         self
     }
 
@@ -148,7 +157,7 @@ fn render_one(fault: &Fault, renderer: &Renderer) -> String {
             fault.also.iter().map(|(span, text)| AnnotationKind::Context.span(shift(*span)).label(label(text))),
         );
     let title = level().primary_title(fault.message.as_str());
-    let mut groups = if text.len() <= SHOWN_BYTES_MAX {
+    let mut groups = if text.len() <= SHOWN_BYTES_MAX && !fault.concealed {
         vec![title.element(snippet)]
     } else {
         let Position { line, column } = fault.position();

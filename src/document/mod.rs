@@ -8,6 +8,8 @@
 mod duration;
 mod explain;
 mod fault;
+#[cfg(test)]
+mod golden;
 mod node;
 mod read;
 mod schema;

@@ -41,16 +41,13 @@ pub fn read(source: &Source) -> Result<Vec<Node>, Vec<Fault>> {
     for next in Parser::new_from_str_with_options(&source.text, options) {
         let step = match next {
             Ok((event, span)) => reader.step(event, reader.span(&span), &mut stack),
-            Err(error) => Err(Some(syntax(source, &error))),
+            Err(error) => Err(reader.stop(syntax(source, &error))),
         };
         match step {
             Ok(Some(node)) if matches!(node.value, Value::Null) && source.slice(node.span).is_empty() => {}
             Ok(Some(node)) => documents.push(node),
             Ok(None) => {}
-            Err(fault) => {
-                reader.faults.extend(fault);
-                break;
-            }
+            Err(Stop) => break,
         }
     }
     if reader.faults.is_empty() { Ok(documents) } else { Err(reader.faults) }
@@ -79,8 +76,10 @@ struct Reader<'a> {
     aliases: usize,
 }
 
-/// `Err(None)`: faults enough were collected.
-type Step = Result<Option<Node>, Option<Fault>>;
+/// The reading ends here; why is among the faults.
+struct Stop;
+
+type Step = Result<Option<Node>, Stop>;
 
 impl Reader<'_> {
     fn span(&self, span: &granit_parser::Span) -> Span {
@@ -96,7 +95,7 @@ impl Reader<'_> {
                 let is_text = match &tag {
                     None => is_key || style != ScalarStyle::Plain,
                     Some(tag) if tag.is_yaml_core_schema_tag("str") => true,
-                    Some(_) => return Err(Some(self.tag_fault(span))),
+                    Some(_) => return Err(self.tag_fault(span)),
                 };
                 let node = if is_text {
                     Node::new(span, Value::String(text.as_ref().into()))
@@ -142,14 +141,14 @@ impl Reader<'_> {
     fn open(&mut self, stack: &mut Vec<Open>, span: Span, anchor: usize, tagged: bool, kind: OpenKind) -> Step {
         self.count(1, span)?;
         if tagged {
-            return Err(Some(self.tag_fault(span)));
+            return Err(self.tag_fault(span));
         }
         if stack.len() == DEPTH_MAX {
-            return Err(Some(self.depth_fault(span)));
+            return Err(self.depth_fault(span));
         }
         if matches!(stack.last(), Some(Open { kind: OpenKind::Mapping(_, None, _), .. })) {
             let fault = Fault::error(self.source, span, "key-not-text", "a key must be text, not a list or a map");
-            return Err(Some(fault));
+            return Err(self.stop(fault));
         }
         stack.push(Open { span, anchor, nodes_before: self.nodes - 1, kind });
         Ok(None)
@@ -170,7 +169,7 @@ impl Reader<'_> {
                             "key-not-text",
                             "a key must be text, not a list or a map",
                         );
-                        return Err(Some(fault));
+                        return Err(self.stop(fault));
                     };
                     if let Some(first) = keys.insert(text.clone(), node.span) {
                         let fault = Fault::error(
@@ -192,17 +191,17 @@ impl Reader<'_> {
         self.aliases += 1;
         if self.aliases > ALIASES_MAX {
             let message = format!("more than {ALIASES_MAX} aliases");
-            return Err(Some(Fault::error(self.source, span, "too-many-aliases", message)));
+            return Err(self.stop(Fault::error(self.source, span, "too-many-aliases", message)));
         }
         let Some((_, nodes)) = self.anchors.get(&id) else {
             let fault =
                 Fault::error(self.source, span, "alias-in-itself", "an alias cannot stand inside its own anchor");
-            return Err(Some(fault));
+            return Err(self.stop(fault));
         };
         self.count(*nodes, span)?;
         let Some((node, _)) = self.anchors.get(&id) else { return Ok(None) };
         if stack.len() + depth(node) > DEPTH_MAX {
-            return Err(Some(self.depth_fault(span)));
+            return Err(self.depth_fault(span));
         }
         let is_key = matches!(stack.last(), Some(Open { kind: OpenKind::Mapping(_, None, _), .. }));
         let mut node = Node { span, ..node.clone() };
@@ -213,7 +212,7 @@ impl Reader<'_> {
     }
 
     /// Keeps what an anchor stands for. The copy counts as nodes, or anchors around anchors would make many.
-    fn anchor(&mut self, id: usize, node: &Node, nodes: usize) -> Result<(), Option<Fault>> {
+    fn anchor(&mut self, id: usize, node: &Node, nodes: usize) -> Result<(), Stop> {
         if id != 0 {
             self.count(nodes, node.span)?;
             self.anchors.insert(id, (node.clone(), nodes));
@@ -221,31 +220,38 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn count(&mut self, nodes: usize, span: Span) -> Result<(), Option<Fault>> {
+    fn count(&mut self, nodes: usize, span: Span) -> Result<(), Stop> {
         self.nodes += nodes;
         if self.nodes <= NODES_MAX {
             return Ok(());
         }
         let message = format!("the file has more than {NODES_MAX} values, those that aliases repeat included");
-        Err(Some(Fault::error(self.source, span, "too-many-values", message)))
+        Err(self.stop(Fault::error(self.source, span, "too-many-values", message)))
     }
 
-    fn fault(&mut self, fault: Fault) -> Result<(), Option<Fault>> {
+    fn fault(&mut self, fault: Fault) -> Result<(), Stop> {
         self.faults.push(fault);
-        if self.faults.len() < FAULTS_MAX { Ok(()) } else { Err(None) }
+        if self.faults.len() < FAULTS_MAX { Ok(()) } else { Err(Stop) }
     }
 
-    fn tag_fault(&self, span: Span) -> Fault {
-        Fault::error(self.source, span, "yaml-tag", "YAML tags other than `!!str` are not used here")
-            .label("remove the tag")
+    fn stop(&mut self, fault: Fault) -> Stop {
+        self.faults.push(fault);
+        Stop
     }
 
-    fn depth_fault(&self, span: Span) -> Fault {
-        Fault::error(self.source, span, "too-deep", format!("lists and maps are nested more than {DEPTH_MAX} deep"))
+    fn tag_fault(&mut self, span: Span) -> Stop {
+        let fault = Fault::error(self.source, span, "yaml-tag", "YAML tags other than `!!str` are not used here")
+            .label("remove the tag");
+        self.stop(fault)
+    }
+
+    fn depth_fault(&mut self, span: Span) -> Stop {
+        let message = format!("lists and maps are nested more than {DEPTH_MAX} deep");
+        self.stop(Fault::error(self.source, span, "too-deep", message))
     }
 
     /// A plain scalar by the core schema: null, boolean, number or text.
-    fn plain(&mut self, text: &str, span: Span) -> Result<Node, Option<Fault>> {
+    fn plain(&mut self, text: &str, span: Span) -> Result<Node, Stop> {
         let value = match text {
             "" | "~" | "null" | "Null" | "NULL" => Value::Null,
             "true" | "True" | "TRUE" => Value::Bool(true),
