@@ -175,14 +175,14 @@ impl Session {
     pub async fn tags(&self, name: &RepositoryName, after: Option<Cursor>) -> Result<Option<Page<Tag>>, RegistryError> {
         let path = format!("/v2/{name}/tags/list");
         let list = self.list::<TagsBody>(Operation::ListTags, path, Scope::Pull(name.clone()), after).await?;
-        Ok(list.map(|(body, next)| Page::of(body.tags.unwrap_or_default(), next)))
+        Ok(list.map(|(body, next)| Page::of(body.tags, next)))
     }
 
     /// A page of the repositories of the registry. Many registries refuse this, or list only some.
     pub async fn catalog(&self, after: Option<Cursor>) -> Result<Page<RepositoryName>, RegistryError> {
         let list = self.list::<CatalogBody>(Operation::Catalog, "/v2/_catalog".into(), Scope::Catalog, after).await?;
         let (body, next) = list.ok_or(RegistryError::Unexpected { status: 404, said: String::new() })?;
-        Ok(Page::of(body.repositories.unwrap_or_default(), next))
+        Ok(Page::of(body.repositories, next))
     }
 
     async fn manifest(

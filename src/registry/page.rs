@@ -3,7 +3,7 @@
 
 use hyper::HeaderMap;
 use hyper::header::LINK;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use url::Url;
 
 use super::error::{RegistryError, remote_text};
@@ -110,19 +110,24 @@ fn next_target(header: &str) -> Result<Option<&str>, RegistryError> {
     }
 }
 
-/// The body of `GET /v2/{name}/tags/list`.
+/// The body of `GET /v2/{name}/tags/list`. The field must be there: a proxy's `{}` must not read as "all tags
+/// are gone" (T-33).
 #[derive(Deserialize)]
 pub(super) struct TagsBody {
-    /// Some registries say `null` where there are none.
-    #[serde(default)]
-    pub(super) tags: Option<Vec<String>>,
+    #[serde(deserialize_with = "null_is_none")]
+    pub(super) tags: Vec<String>,
 }
 
 /// The body of `GET /v2/_catalog`.
 #[derive(Deserialize)]
 pub(super) struct CatalogBody {
-    #[serde(default)]
-    pub(super) repositories: Option<Vec<String>>,
+    #[serde(deserialize_with = "null_is_none")]
+    pub(super) repositories: Vec<String>,
+}
+
+/// Some registries say `null` where there are none.
+fn null_is_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 impl<T: std::str::FromStr> Page<T> {
