@@ -2,6 +2,8 @@
 
 mod support;
 
+#[path = "registry/azure.rs"]
+mod azure;
 #[path = "registry/hostile.rs"]
 mod hostile;
 #[path = "registry/real.rs"]

@@ -18,6 +18,9 @@ pub enum AddressRule {
     /// Loopback and private addresses as well. Link-local, metadata, multicast, documentation and reserved
     /// addresses stay refused: no registry is there.
     Private,
+    /// Every address: only for identity services, whose addresses come from the configuration alone and of which
+    /// one, the metadata service, is link-local.
+    Any,
 }
 
 /// A name or an address leads only to addresses that are refused.
@@ -48,8 +51,8 @@ impl AddressRule {
     pub fn permits(self, address: IpAddr) -> bool {
         match kind(address) {
             Kind::Public => true,
-            Kind::Private => self == AddressRule::Private,
-            Kind::Reserved => false,
+            Kind::Private => self != AddressRule::Public,
+            Kind::Reserved => self == AddressRule::Any,
         }
     }
 

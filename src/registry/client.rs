@@ -66,9 +66,9 @@ impl Client {
     /// A client for one registry. Opens no connection.
     pub fn new(settings: Settings, observer: Arc<dyn Observer>) -> Result<Client, SettingsError> {
         settings.check()?;
-        let transport = Transport::new(&settings, observer)?;
+        let transport = Transport::new(&settings, observer.clone())?;
         let origin = settings.origin();
-        let sign_in = SignIn::new(settings.auth);
+        let sign_in = SignIn::new(&settings, observer)?;
         let inner = Inner { origin, token_service: settings.token_service, sign_in, transport };
         Ok(Client { inner: Arc::new(inner) })
     }

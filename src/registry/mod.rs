@@ -10,18 +10,23 @@
 //! beyond one sign-in and a `Retry-After` that fits the deadline, and keeps no record.
 
 mod address;
+pub mod auth_files;
+mod azure;
 mod challenge;
 mod client;
 mod error;
 mod gate;
+mod layout;
 mod page;
 mod settings;
 mod token;
 mod transport;
 
 pub use address::{AddressRule, RefusedAddress, Resolver};
+pub use azure::{Azure, AzureIdentity};
 pub use client::{Client, Fetched, Session};
 pub use error::{Exceeded, RegistryError};
+pub use layout::{Entry, Layout, LayoutReference};
 pub use page::{Cursor, PAGES_MAX, Page};
 pub use settings::{
     Auth, Budget, Observer, Operation, Origin, Scheme, Settings, SettingsError, StatusClass, TokenService,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use url::Url;
 
+use super::azure::Azure;
 use crate::image::Host;
 
 /// `http` or `https`; the latter is the better one.
@@ -128,6 +129,8 @@ pub enum Auth {
         /// The refresh token.
         token: SecretString,
     },
+    /// An Entra identity, at an Azure Container Registry.
+    Azure(Azure),
 }
 
 impl Auth {
@@ -217,6 +220,9 @@ impl Settings {
         {
             return Err(SettingsError::Realm);
         }
+        if let Auth::Azure(azure) = &self.auth {
+            azure.check()?;
+        }
         if self.concurrency == 0 || self.requests_per_second == 0 {
             return Err(SettingsError::NoPace);
         }
@@ -239,6 +245,9 @@ pub enum SettingsError {
     /// A token service that is not https.
     #[error("the realm of a token service must be an https address without user information")]
     Realm,
+    /// An Entra identity that cannot be.
+    #[error("the Azure identity is not usable: {0}")]
+    Azure(String),
     /// A limit of nothing.
     #[error("`concurrency` and `requestsPerSecond` must be at least 1")]
     NoPace,

@@ -15,13 +15,14 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use url::form_urlencoded::Serializer;
 
+use super::azure::AzureLogin;
 use super::challenge::{Demand, Realm, Scope};
 use super::error::{RegistryError, remote_text};
-use super::settings::{Auth, Operation};
-use super::transport::{Ask, Spend, Transport};
+use super::settings::{Auth, Observer, Operation, Settings, SettingsError};
+use super::transport::{Answer, Ask, Spend, Transport};
 
 /// Longest life of a token here, whatever it says of itself.
-const LIFE_MAX: Duration = Duration::from_secs(3_600);
+pub(super) const LIFE_MAX: Duration = Duration::from_secs(3_600);
 /// The life of a token that says nothing (distribution specification, token authentication: 60 s).
 const LIFE_DEFAULT: Duration = Duration::from_secs(60);
 /// How long before its end a token is no longer used, if that leaves most of its life.
@@ -29,7 +30,10 @@ const MARGIN_MAX: Duration = Duration::from_secs(300);
 /// Tokens kept at a time; one for each repository in recent use. At 2 KiB each this is 8 MiB at most.
 const TOKENS_MAX: u64 = 4_096;
 /// Largest answer of a token service, in bytes; Azure's tokens with many groups come near 20 KiB.
-const TOKEN_BYTES_MAX: u64 = 64 << 10;
+pub(super) const TOKEN_BYTES_MAX: u64 = 64 << 10;
+
+/// The content type of a token request.
+pub(super) const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
 
 /// A token as it is sent, with its life.
 #[derive(Clone)]
@@ -49,6 +53,7 @@ impl Expiry<String, Token> for Life {
 /// The sign-in of one client: one origin and one credential, so its cache cannot mix up either.
 pub(super) struct SignIn {
     auth: Auth,
+    azure: Option<AzureLogin>,
     /// What the registry last demanded, so that the next request need not be refused first. Only the realm is
     /// kept; the scope is each request's own.
     learned: Mutex<Option<Learned>>,
@@ -62,9 +67,13 @@ enum Learned {
 }
 
 impl SignIn {
-    pub(super) fn new(auth: Auth) -> SignIn {
+    pub(super) fn new(settings: &Settings, observer: Arc<dyn Observer>) -> Result<SignIn, SettingsError> {
+        let azure = match &settings.auth {
+            Auth::Azure(azure) => Some(AzureLogin::new(azure.clone(), settings, observer)?),
+            _ => None,
+        };
         let tokens = Cache::builder().max_capacity(TOKENS_MAX).expire_after(Life).build();
-        SignIn { auth, learned: Mutex::new(None), tokens }
+        Ok(SignIn { auth: settings.auth.clone(), azure, learned: Mutex::new(None), tokens })
     }
 
     /// The authorization to begin with: what the registry demanded of an earlier request.
@@ -99,7 +108,7 @@ impl SignIn {
         let (header, learned) = match demand {
             Demand::Basic => match &self.auth {
                 Auth::Basic { user, password } => (basic(user, password)?, Learned::Basic),
-                Auth::Anonymous | Auth::Token { .. } | Auth::Identity { .. } => return Ok(None),
+                _ => return Ok(None),
             },
             Demand::Bearer { realm, scope } => {
                 if matches!(self.auth, Auth::Token { .. }) {
@@ -129,7 +138,8 @@ impl SignIn {
         key: String,
     ) -> Result<Token, RegistryError> {
         let shared = |key| async {
-            let fetch = self.fetch(transport, spend, realm, scope);
+            // Boxed, because signing in is rare and its many steps would swell every request's future.
+            let fetch = Box::pin(self.fetch(transport, spend, realm, scope));
             spend.within(self.tokens.try_get_with(key, fetch)).await?.map_err(Arc::unwrap_or_clone)
         };
         match shared(key.clone()).await {
@@ -160,8 +170,13 @@ impl SignIn {
     ) -> Result<Token, RegistryError> {
         let mut url = realm.url.clone();
         let mut headers = HeaderMap::new();
-        let (method, body) = match &self.auth {
-            Auth::Anonymous | Auth::Basic { .. } | Auth::Token { .. } => {
+        let refresh = match (&self.auth, &self.azure) {
+            (Auth::Identity { token }, _) => Some(token.clone()),
+            (_, Some(azure)) => Some(azure.refresh_token(transport, spend).await?),
+            _ => None,
+        };
+        let (method, body) = match refresh {
+            None => {
                 let mut query = url.query_pairs_mut();
                 realm.service.as_deref().map(|service| query.append_pair("service", service));
                 query.append_pair("scope", scope);
@@ -171,9 +186,9 @@ impl SignIn {
                 }
                 (Method::GET, String::new())
             }
-            Auth::Identity { token } => {
-                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
-                (Method::POST, refresh_form(realm, scope, token))
+            Some(token) => {
+                headers.insert(CONTENT_TYPE, FORM);
+                (Method::POST, refresh_form(realm, scope, &token))
             }
         };
         let ask = Ask {
@@ -184,16 +199,25 @@ impl SignIn {
             body: Bytes::from(body),
             limit: TOKEN_BYTES_MAX,
         };
-        let answer = transport.send(spend, ask).await?;
-        match answer.status {
-            200 => read_token(&answer.body),
-            // Followed, the secret would go wherever the answer says (T-25).
-            300..=399 => Err(RegistryError::Untrusted("the token service redirects".into())),
-            400 | 401 => Err(RegistryError::Unauthorized { said: remote_text(&answer.body) }),
-            403 => Err(RegistryError::Forbidden { said: remote_text(&answer.body) }),
-            status @ 500.. => Err(RegistryError::Server { status, said: remote_text(&answer.body) }),
-            status => Err(RegistryError::Unexpected { status, said: remote_text(&answer.body) }),
+        let result = transport.send(spend, ask).await.and_then(good);
+        if let (Err(RegistryError::Unauthorized { .. }), Some(azure)) = (&result, &self.azure) {
+            // The registry forgets refresh tokens when its permissions change: the next request gets a new one.
+            azure.forget();
         }
+        read_token(&result?.body)
+    }
+}
+
+/// The answer of a token service, if it is a good one.
+pub(super) fn good(answer: Answer) -> Result<Answer, RegistryError> {
+    match answer.status {
+        200 => Ok(answer),
+        // Followed, the secret would go wherever the answer says (T-25).
+        300..=399 => Err(RegistryError::Untrusted("the token service redirects".into())),
+        400 | 401 => Err(RegistryError::Unauthorized { said: remote_text(&answer.body) }),
+        403 => Err(RegistryError::Forbidden { said: remote_text(&answer.body) }),
+        status @ 500.. => Err(RegistryError::Server { status, said: remote_text(&answer.body) }),
+        status => Err(RegistryError::Unexpected { status, said: remote_text(&answer.body) }),
     }
 }
 
@@ -222,7 +246,7 @@ fn read_token(body: &[u8]) -> Result<Token, RegistryError> {
 }
 
 /// The part of a stated life in which a token is used.
-fn usable_life(stated: Duration) -> Duration {
+pub(super) fn usable_life(stated: Duration) -> Duration {
     (stated - MARGIN_MAX.min(stated / 6)).min(LIFE_MAX)
 }
 

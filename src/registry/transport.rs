@@ -37,6 +37,10 @@ const ERROR_BYTES_MAX: u64 = 16 << 10;
 const PAUSE_DEFAULT: Duration = Duration::from_secs(10);
 /// How long an idle connection is kept: shorter than the minute after which common load balancers drop it.
 const IDLE_MAX: Duration = Duration::from_secs(50);
+/// The pace at identity services: one sign-in an hour is usual; Azure's metadata service allows 20 a second.
+const IDENTITY_CONCURRENCY: usize = 2;
+const IDENTITY_PER_SECOND: u32 = 5;
+/// Longest time for one connection; the next address is tried after it.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 
 /// What is left of a session's budget.
@@ -122,12 +126,29 @@ pub(super) struct Transport {
 impl Transport {
     pub(super) fn new(settings: &Settings, observer: Arc<dyn Observer>) -> Result<Transport, SettingsError> {
         let rule = if settings.allow_private { AddressRule::Private } else { AddressRule::Public };
+        let gate = Gate::new(settings.concurrency, settings.requests_per_second);
+        Transport::with(settings, observer, rule, settings.origin().scheme(), gate)
+    }
+
+    /// For the identity services of a registry's credential: at its own pace, which a registry's pause does not touch.
+    pub(super) fn identity(settings: &Settings, observer: Arc<dyn Observer>) -> Result<Transport, SettingsError> {
+        let gate = Gate::new(IDENTITY_CONCURRENCY, IDENTITY_PER_SECOND);
+        Transport::with(settings, observer, AddressRule::Any, Scheme::Http, gate)
+    }
+
+    fn with(
+        settings: &Settings,
+        observer: Arc<dyn Observer>,
+        rule: AddressRule,
+        weakest: Scheme,
+        gate: Gate,
+    ) -> Result<Transport, SettingsError> {
         let mut http = HttpConnector::new_with_resolver(Resolver::new(rule));
         http.enforce_http(false);
         http.set_nodelay(true);
         http.set_connect_timeout(Some(CONNECT_MAX));
         let builder = HttpsConnectorBuilder::new().with_tls_config(tls(settings.ca.as_deref())?);
-        let builder = match settings.origin().scheme() {
+        let builder = match weakest {
             Scheme::Https => builder.https_only(),
             Scheme::Http => builder.https_or_http(),
         };
@@ -138,14 +159,7 @@ impl Transport {
             .http1_max_headers(HEADERS_MAX)
             .http1_max_buf_size(HEADER_BYTES_MAX)
             .build(builder.enable_http1().wrap_connector(http));
-        Ok(Transport {
-            pool,
-            rule,
-            gate: Gate::new(settings.concurrency, settings.requests_per_second),
-            timeout: settings.timeout,
-            registry: settings.host.clone(),
-            observer,
-        })
+        Ok(Transport { pool, rule, gate, timeout: settings.timeout, registry: settings.host.clone(), observer })
     }
 
     pub(super) fn registry(&self) -> &Host {

@@ -362,3 +362,13 @@ async fn t28_wrong_name_and_expired_certificates_are_refused() {
         assert!(fake.seen().is_empty());
     }
 }
+
+/// Thousands of sessions may wait at a time, and a future lives on the stack while it is made: with the sign-in
+/// steps inlined it once overflowed that.
+#[tokio::test]
+async fn the_future_of_a_request_stays_small() {
+    let fake = Fake::http(|_| manifest(BYTES)).await;
+    let (session, name, tag) = (plain(&fake), name(), tag());
+    let bytes = std::mem::size_of_val(&session.fetch_tag(&name, &tag));
+    assert!(bytes < 16 << 10, "{bytes}");
+}
