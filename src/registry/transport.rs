@@ -181,10 +181,12 @@ impl Transport {
             let status = result.as_ref().map_or(StatusClass::None, |answer| StatusClass::of(answer.status));
             self.observer.request(&self.registry, ask.operation, status, start.elapsed());
             let ended = ended(&result);
-            self.gate.ended(ended);
+            if let Some(ended) = ended {
+                self.gate.ended(ended);
+            }
             match ended {
-                Ended::Throttled(pause) => self.observer.throttled(&self.registry, pause),
-                Ended::Answered | Ended::Failed => return result,
+                Some(Ended::Throttled(pause)) => self.observer.throttled(&self.registry, pause),
+                _ => return result,
             }
         }
     }
@@ -243,17 +245,20 @@ async fn read(spend: &Spend, ask: &Ask<'_>, response: Response<Incoming>) -> Res
     Ok(Answer { status, headers: parts.headers, body: body.into() })
 }
 
-fn ended(result: &Result<Answer, RegistryError>) -> Ended {
+/// What a result says about the registry's health; `None` where it says nothing.
+fn ended(result: &Result<Answer, RegistryError>) -> Option<Ended> {
     match result {
-        Ok(answer) => match (answer.status, retry_after(&answer.headers)) {
+        Ok(answer) => Some(match (answer.status, retry_after(&answer.headers)) {
             (429, pause) => Ended::Throttled(pause.unwrap_or(PAUSE_DEFAULT)),
             (503, Some(pause)) => Ended::Throttled(pause),
             (500.., _) => Ended::Failed,
             _ => Ended::Answered,
-        },
-        Err(RegistryError::Timeout(_) | RegistryError::Connect(_) | RegistryError::Tls(_)) => Ended::Failed,
-        // It answered, only not what we take; or our own limits ended it.
-        Err(_) => Ended::Answered,
+        }),
+        Err(RegistryError::Timeout(_) | RegistryError::Connect(_) | RegistryError::Tls(_)) => Some(Ended::Failed),
+        // It answered, only not what we take.
+        Err(RegistryError::TooLarge { .. } | RegistryError::Protocol(_)) => Some(Ended::Answered),
+        // Our own limits ended it.
+        Err(_) => None,
     }
 }
 
@@ -344,6 +349,24 @@ mod tests {
             headers.insert(RETRY_AFTER, value.parse().unwrap());
             date.map(|date| headers.insert(DATE, date.parse().unwrap()));
             assert_eq!(retry_after(&headers), pause.map(Duration::from_secs), "{value}");
+        }
+    }
+
+    #[test]
+    fn t34_only_answers_count_as_health() {
+        let answer = |status| Ok(Answer { status, headers: HeaderMap::new(), body: Bytes::new() });
+        for (result, expected) in [
+            (answer(200), Some(Ended::Answered)),
+            (answer(404), Some(Ended::Answered)),
+            (answer(429), Some(Ended::Throttled(PAUSE_DEFAULT))),
+            (answer(500), Some(Ended::Failed)),
+            (answer(503), Some(Ended::Failed)),
+            (Err(RegistryError::Timeout(Duration::ZERO)), Some(Ended::Failed)),
+            (Err(RegistryError::TooLarge { limit: 1 }), Some(Ended::Answered)),
+            (Err(RegistryError::Budget(Exceeded::Time(Duration::ZERO))), None),
+            (Err(RegistryError::PrivateAddress { host: String::new() }), None),
+        ] {
+            assert_eq!(ended(&result), expected);
         }
     }
 

@@ -1,11 +1,13 @@
 //! The happy path, and the refusals, of the distribution registry itself.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use secrecy::SecretString;
 use tidewaiter::image::{Digest, MediaType, Tag};
-use tidewaiter::registry::{Auth, Budget, Client, RegistryError};
+use tidewaiter::registry::{Auth, Budget, Client, Layout, LayoutReference, RegistryError};
 
+use crate::support::fake::{Fake, Reply};
 use crate::support::real::{OCI_MANIFEST, RealRegistry, Setup};
 use crate::support::tls::Ca;
 use crate::{PASSWORD, basic, name, session, settings, tag};
@@ -126,4 +128,59 @@ async fn a_registry_that_is_not_there_is_a_passing_fault() {
     let client = Client::new(settings, Arc::new(())).unwrap();
     let error = client.session(Budget::default()).fetch_tag(&name(), &tag()).await.unwrap_err();
     assert!(matches!(error, RegistryError::Connect(_)) && error.is_transient(), "{error}");
+}
+
+#[tokio::test]
+async fn layouts_that_skopeo_writes_hold_what_the_registry_holds() {
+    let registry = RealRegistry::start(Setup::default()).await;
+    let index = registry.push_index("iot/sensor", "1.0.1", &["linux/amd64", "linux/arm/v7"], "a").await;
+    let folder = tempfile::tempdir().unwrap();
+    for target in [
+        format!("oci:{}:1.0.1", folder.path().join("dir").display()),
+        format!("oci-archive:{}:1.0.1", folder.path().join("file.tar").display()),
+    ] {
+        let from = format!("docker://{}/iot/sensor:1.0.1", registry.host());
+        let copied = std::process::Command::new("skopeo")
+            .args([
+                "copy",
+                "--all",
+                "--preserve-digests",
+                "--insecure-policy",
+                "--src-tls-verify=false",
+                &from,
+                &target,
+            ])
+            .output()
+            .unwrap();
+        assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
+        let reference = LayoutReference::parse(&target).unwrap();
+        let layout = Layout::open(&reference).unwrap();
+        for name in [reference.name.as_deref(), None] {
+            let fetched = layout.resolve(name).unwrap();
+            assert_eq!((&fetched.digest, &fetched.media_type), (&index, &MediaType::OciIndex));
+            let parsed = tidewaiter::image::Manifest::parse(&fetched.bytes, Some(&fetched.media_type)).unwrap();
+            for entry in &parsed.index().unwrap().entries {
+                assert!(layout.fetch_manifest(&entry.digest, &entry.media_type).unwrap().is_some());
+            }
+        }
+    }
+}
+
+/// The support that other tests rely on: a registry that tells of pushes over TLS.
+#[tokio::test]
+async fn the_real_registry_sends_its_events() {
+    let ca = Ca::new();
+    let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let listener = Fake::https(&ca, move |seen| {
+        let _ = told.send(seen.clone());
+        Reply::new(200, "")
+    })
+    .await;
+    let url = listener.url("/v1/events/test");
+    let setup = Setup { notify: Some((&url, "Bearer secret")), trust: Some(ca.pem()), ..Setup::default() };
+    let registry = RealRegistry::start(setup).await;
+    registry.push_image("iot/sensor", "1.0.1", "linux/amd64", "a").await;
+    let event = tokio::time::timeout(Duration::from_secs(20), heard.recv()).await.unwrap().unwrap();
+    assert_eq!(event.header("authorization"), Some("Bearer secret"));
+    assert_eq!(event.header("content-type"), Some("application/vnd.docker.distribution.events.v1+json"));
 }
