@@ -285,12 +285,17 @@ async fn t26_a_credential_dropped_once_stays_away() {
 #[tokio::test]
 async fn t26_a_challenge_after_a_redirect_is_not_answered() {
     let ca = Ca::new();
-    let other =
-        Fake::https(&ca, |_| Reply::error(401, "UNAUTHORIZED").with("www-authenticate", r#"Basic realm="x""#)).await;
-    let registry = Fake::https(&ca, blob_or_redirect(other.url("/b"))).await;
-    let error = secure(&registry, &ca, basic()).fetch_blob(&name(), &Digest::of(BYTES), 9).await.unwrap_err();
-    assert!(matches!(error, RegistryError::Unauthorized { .. }), "{error}");
-    assert_eq!((other.seen().len(), other.authorizations().len()), (1, 0));
+    let challenge = || Reply::error(401, "UNAUTHORIZED").with("www-authenticate", r#"Basic realm="x""#);
+    let other = Fake::https(&ca, move |_| challenge()).await;
+    let to = other.url("/b");
+    // One redirects those who have signed in, one redirects everybody: then no round of sign-in is used up yet.
+    let after = Fake::https(&ca, blob_or_redirect(to.clone())).await;
+    let at_once = Fake::https(&ca, move |_| Reply::new(307, "").with("location", to.clone())).await;
+    for registry in [after, at_once] {
+        let error = secure(&registry, &ca, basic()).fetch_blob(&name(), &Digest::of(BYTES), 9).await.unwrap_err();
+        assert!(matches!(error, RegistryError::Unauthorized { .. }), "{error}");
+    }
+    assert_eq!((other.seen().len(), other.authorizations().len()), (2, 0));
 }
 
 #[tokio::test]
