@@ -5,4 +5,5 @@ pub mod event;
 pub mod history;
 pub mod image;
 pub mod policy;
+pub mod registry;
 pub mod store;
