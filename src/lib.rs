@@ -4,4 +4,5 @@ pub mod event;
 pub mod history;
 pub mod image;
 pub mod policy;
+pub mod report;
 pub mod store;
