@@ -1,6 +1,7 @@
 //! The reports against golden files, against parsers that are not ours, and against hostile text.
 
 mod fixtures;
+mod listings;
 mod machines;
 mod people;
 

@@ -66,8 +66,8 @@ pub(super) fn grid(verdicts: &[&Verdict], style: &Style) -> String {
     };
     let mut text = String::new();
     if counted {
-        let count = |cells: &[Cell]| format!("{} of {}", covered(cells), cells.len());
-        let width = cells.iter().map(|c| count(c).len()).max().unwrap_or(0).max("platforms".len());
+        let count = |cells: &[Cell]| count(cells, style);
+        let width = cells.iter().map(|c| chars(&count(c))).max().unwrap_or(0).max("platforms".len());
         let room = width + GAP.len();
         text += &line("tag", "digest", &(pad("platforms", width) + GAP), room, "class");
         for (n, cells) in cells.iter().enumerate() {
@@ -101,8 +101,14 @@ pub(in crate::report) fn class_text(verdict: &Verdict) -> String {
     text
 }
 
-fn covered(cells: &[Cell]) -> usize {
-    cells.iter().filter(|c| **c == Cell::Covered).count()
+/// How many of the platforms that count for a tag it covers, where there is no room for a column each.
+fn count(cells: &[Cell], style: &Style) -> String {
+    let of = |cell: Cell| cells.iter().filter(|c| **c == cell).count();
+    match (of(Cell::Covered), of(Cell::Missing), of(Cell::Unknown)) {
+        (_, _, 1..) => style.glyph(Glyph::Unknown).to_owned(),
+        (0, 0, 0) => style.glyph(Glyph::None).to_owned(),
+        (covered, missing, 0) => format!("{covered} of {}", covered + missing),
+    }
 }
 
 fn mark(cell: Cell, width: usize, style: &Style) -> String {

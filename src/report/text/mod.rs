@@ -70,7 +70,9 @@ pub(super) fn render(report: &Report, options: &Options) -> String {
         text += &block_text(block, &style);
     }
     text += &loose_ends(report, &style);
-    text.push('\n');
+    if !text.is_empty() {
+        text.push('\n');
+    }
     text + &footer(report, &style)
 }
 
@@ -137,7 +139,7 @@ fn block_text(block: &Block, style: &Style) -> String {
         let mut parts = Vec::new();
         if passing > 0 {
             let verb = if passing == 1 { "passes" } else { "pass" };
-            parts.push(format!("{} more {verb}", count(passing, "tag", "tags")));
+            parts.push(format!("{} {verb}", count(passing, "more tag", "more tags")));
         }
         if ignored > 0 {
             let verb = if ignored == 1 { "is" } else { "are" };
@@ -167,8 +169,10 @@ fn findings_text(causes: &[Cause], style: &Style) -> String {
         );
         let column = 4 + chars(&head);
         let mut message = style.text(&cause.headline);
-        if cause.standing == Standing::Pending {
-            message += &pending_until(cause);
+        match cause.standing {
+            Standing::Pending => message += &pending_until(cause),
+            Standing::Resolved => message += " (resolved)",
+            _ => {}
         }
         text += &format!("  {} ", style.mark(cause.standing));
         // A hanging paragraph needs some width to read well; without it the message goes below.
@@ -252,7 +256,9 @@ fn footer(report: &Report, style: &Style) -> String {
         return "nothing was judged\n".to_owned();
     }
     let summary = report.summary();
-    let tags = distinct(report.verdicts.iter().map(|v| (&v.repository, &v.subject.tag, &v.subject.digest))).len();
+    // What a class lacks is told of no tag: it counts as a violation and not as a tag.
+    let there = report.verdicts.iter().filter(|v| v.subject.tag.is_some() || v.subject.digest.is_some());
+    let tags = distinct(there.map(|v| (&v.repository, &v.subject.tag, &v.subject.digest))).len();
     let policies = distinct(report.verdicts.iter().map(|v| &v.policy)).len();
     let counts = [
         (summary.violation > 0).then(|| count(summary.violation, "violation", "violations")),
