@@ -6,4 +6,5 @@ pub mod history;
 pub mod image;
 pub mod policy;
 pub mod registry;
+pub mod report;
 pub mod store;
