@@ -356,7 +356,7 @@ impl Compiler<'_> {
         let other_tags = match spec.get("otherTags") {
             Some(node) if node.as_str() == Some("allow") => None,
             Some(node) => Some(self.setting(source, severity, node.span, node)),
-            None => Some(self.setting(source, severity, spec.span, unwritten())),
+            None => None,
         };
         let exceptions = self.exceptions(source, spec.get("exceptions"));
         if self.faults.len() > before {
@@ -603,6 +603,7 @@ impl Compiler<'_> {
         Some(Relation { class: target, by_form })
     }
 
+    /// A JSON Schema: inline, `file:NAME`, or either under `schema:`/`file:` beside severity, for and note.
     fn schema(
         &mut self,
         source: &Source,
@@ -611,42 +612,50 @@ impl Compiler<'_> {
         key: &str,
     ) -> Option<(Setting, Arc<Schema>)> {
         let (name, value) = node.entry(key)?;
-        let (json, span) = match (value.get("schema"), value.get("file")) {
-            (Some(schema), _) => (schema.to_json(), schema.span),
-            (None, file) => {
-                let path = text(file);
-                let span = file.map_or(value.span, |f| f.span);
-                let loaded =
-                    (self.read_file)(source, path).and_then(|t| serde_json::from_str(&t).map_err(|e| e.to_string()));
-                match loaded {
-                    Ok(json) => (json, span),
+        let wrapped = value.get("schema").or_else(|| value.get("file"));
+        let setting = self.setting(source, severity, name.span, if wrapped.is_some() { value } else { unwritten() });
+        let schema = wrapped.unwrap_or(value);
+        let json = match schema.as_str() {
+            Some(path) => {
+                let path = path.strip_prefix("file:").unwrap_or(path);
+                match (self.read_file)(source, path).and_then(|t| serde_json::from_str(&t).map_err(|e| e.to_string())) {
+                    Ok(json) => json,
                     Err(error) => {
+                        let message = format!("cannot read the schema `{path}`: {error}");
                         self.fault(
                             source,
-                            span,
+                            schema.span,
                             "unreadable-schema",
-                            format!("cannot read the schema `{path}`: {error}"),
+                            message,
                             "a JSON Schema beside the policy",
                         );
                         return None;
                     }
                 }
             }
+            None => schema.to_json(),
         };
         match Schema::from_json(json) {
-            Ok(schema) => Some((self.setting(source, severity, name.span, value), Arc::new(schema))),
+            Ok(schema) => Some((setting, Arc::new(schema))),
             Err(error) => {
-                self.fault(source, span, "invalid-schema", error.to_string(), "remote references are never followed");
+                self.fault(
+                    source,
+                    schema.span,
+                    "invalid-schema",
+                    error.to_string(),
+                    "remote references are never followed",
+                );
                 None
             }
         }
     }
 
-    fn expressions(&mut self, source: &Source, severity: Severity, node: &Node) -> Vec<(Setting, Expression)> {
+    fn expressions(&mut self, source: &Source, severity: Severity, node: &Node) -> Option<(Setting, Vec<Expression>)> {
+        let (key, value) = node.entry("expect")?;
         let mut expressions = Vec::new();
-        for item in node.get("expect").map(Node::items).unwrap_or_default() {
+        for item in value.get("expressions").unwrap_or(value).items() {
             match Expression::compile(text(item.get("name")), text(item.get("cel")), text(item.get("message"))) {
-                Ok(expression) => expressions.push((self.setting(source, severity, item.span, item), expression)),
+                Ok(expression) => expressions.push(expression),
                 Err(error) => {
                     let span = item.get("cel").map_or(item.span, |n| n.span);
                     self.fault(
@@ -659,7 +668,7 @@ impl Compiler<'_> {
                 }
             }
         }
-        expressions
+        Some((self.setting(source, severity, key.span, value), expressions))
     }
 }
 

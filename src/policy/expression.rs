@@ -104,14 +104,32 @@ impl Expression {
     ) -> Result<bool, String> {
         let mut context = Context::default();
         for (name, value) in [("image", image), ("tag", tag), ("history", history)] {
-            let value = cel::to_value(value).map_err(|e| e.to_string())?;
-            context.add_variable_from_value(name, value);
+            context.add_variable_from_value(name, value_of(value));
         }
         context.add_variable_from_value("now", Value::Int(now));
         match self.program.execute(&context) {
             Ok(Value::Bool(result)) => Ok(result),
             Ok(other) => Err(format!("it gives {:?}, not true or false", other.type_of())),
             Err(error) => Err(error.to_string().chars().take(200).collect()),
+        }
+    }
+}
+
+/// JSON as CEL sees it. Whole numbers become `int`, which is what literals in expressions are; CEL does not mix
+/// them with `uint`.
+fn value_of(json: &serde_json::Value) -> Value {
+    match json {
+        serde_json::Value::Null => Value::Null,
+        serde_json::Value::Bool(b) => Value::Bool(*b),
+        serde_json::Value::Number(n) => {
+            n.as_i64().map_or_else(|| Value::Float(n.as_f64().unwrap_or(f64::NAN)), Value::Int)
+        }
+        serde_json::Value::String(s) => Value::String(s.clone().into()),
+        serde_json::Value::Array(items) => Value::List(items.iter().map(value_of).collect::<Vec<_>>().into()),
+        serde_json::Value::Object(fields) => {
+            let fields: std::collections::HashMap<String, Value> =
+                fields.iter().map(|(k, v)| (k.clone(), value_of(v))).collect();
+            fields.into()
         }
     }
 }

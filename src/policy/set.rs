@@ -106,7 +106,7 @@ pub struct Requirements {
     pub locked: Option<Setting>,
     pub config: Option<(Setting, Arc<Schema>)>,
     pub manifest: Option<(Setting, Arc<Schema>)>,
-    pub expect: Vec<(Setting, Expression)>,
+    pub expect: Option<(Setting, Vec<Expression>)>,
 }
 
 impl Requirements {
@@ -126,7 +126,7 @@ impl Requirements {
             (Rule::Locked, self.locked.as_ref()),
             (Rule::Config, self.config.as_ref().map(|r| &r.0)),
             (Rule::Manifest, self.manifest.as_ref().map(|r| &r.0)),
-            (Rule::Expect, self.expect.first().map(|r| &r.0)),
+            (Rule::Expect, self.expect.as_ref().map(|r| &r.0)),
         ]
         .into_iter()
         .filter_map(|(rule, setting)| setting.map(|s| (rule, s)))

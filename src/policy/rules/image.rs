@@ -436,7 +436,8 @@ fn against(
 pub(super) fn expect(
     case: &mut Case<'_>,
     gather: &mut Gather<'_>,
-    expressions: &[(Setting, Expression)],
+    setting: &Setting,
+    expressions: &[Expression],
     facts: &Facts<'_>,
 ) -> Met {
     let annotations = match gather.manifest(facts.digest) {
@@ -493,7 +494,7 @@ pub(super) fn expect(
         .collect();
     let history = json!(history);
     let mut met = Met::Yes;
-    for (setting, expression) in expressions {
+    for expression in expressions {
         match expression.holds(&image, &tag, &history, case.observation.now.as_second()) {
             Ok(true) => {}
             Ok(false) => {
