@@ -200,7 +200,11 @@ fn change_everything(
             continue;
         }
         for nth in 0..members(&value) {
-            for change in changes {
+            // What no text changes is not read, and one text is enough to see it.
+            let mut probe = String::new();
+            render(&value, &mut { nth }, &Change::Replace(&json!("!")), &mut probe);
+            let unread = sample.parse_as(sample.format, probe.as_bytes()).is_ok_and(|found| found == genuine);
+            for change in if unread { &changes[..1] } else { changes } {
                 let mut text = String::new();
                 render(&value, &mut { nth }, change, &mut text);
                 let found = sample.parse_as(sample.format, text.as_bytes());
