@@ -3,12 +3,10 @@
 
 use anyhow::{Context, bail};
 use base64::Engine as _;
-use http_body_util::Full;
-use hyper::body::Bytes;
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION};
-use hyper::{Method, Request, StatusCode};
+use hyper::{Method, StatusCode};
 
-use super::http::{Answer, Http};
+use super::http::{Http, Response};
 use super::images::{Build, Content};
 
 /// Every kind of manifest there is, so that a registry converts nothing.
@@ -16,7 +14,7 @@ const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vn
      application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
 
 /// One registry to push to.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Pusher {
     http: Http,
     base: String,
@@ -68,7 +66,7 @@ impl Pusher {
         header(&answer, "docker-content-digest")
     }
 
-    /// Deletes a tag, or a manifest by its digest with all its tags.
+    /// Deletes a manifest by its digest, with all its tags; or one tag, where the registry can do that.
     pub async fn delete(&self, repository: &str, reference: &str) -> anyhow::Result<()> {
         let url = format!("{}/v2/{repository}/manifests/{reference}", self.base);
         expect(&self.send(Method::DELETE, &url, &[], Vec::new()).await?, StatusCode::ACCEPTED, &url)
@@ -104,26 +102,29 @@ impl Pusher {
         expect(&self.send(Method::PUT, &url, &headers, blob.bytes.clone()).await?, StatusCode::CREATED, &url)
     }
 
-    async fn send(&self, method: Method, url: &str, headers: &[(&str, &str)], body: Vec<u8>) -> anyhow::Result<Answer> {
-        let mut request = Request::builder().method(method).uri(url);
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
+    async fn send(
+        &self,
+        method: Method,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> anyhow::Result<Response> {
+        let mut headers = headers.to_vec();
         if let Some(authorization) = &self.authorization {
-            request = request.header(AUTHORIZATION, authorization);
+            headers.push((AUTHORIZATION.as_str(), authorization));
         }
-        self.http.send(request.body(Full::new(Bytes::from(body)))?).await
+        self.http.send(method, url, &headers, body).await
     }
 }
 
-fn expect(answer: &Answer, status: StatusCode, url: &str) -> anyhow::Result<()> {
+fn expect(answer: &Response, status: StatusCode, url: &str) -> anyhow::Result<()> {
     if answer.status != status {
         bail!("{url}: {status} was expected, {} came: {}", answer.status, answer.text());
     }
     Ok(())
 }
 
-fn header(answer: &Answer, name: &str) -> anyhow::Result<String> {
+fn header(answer: &Response, name: &str) -> anyhow::Result<String> {
     let value = answer.headers.get(name).with_context(|| format!("the registry's answer has no {name}"))?;
     Ok(value.to_str()?.to_owned())
 }

@@ -4,11 +4,12 @@
 //! It needs no engine and no configuration, and is not installed with the program.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 
-#[expect(dead_code, reason = "shared with the tests, which look closer at what comes back")]
+#[expect(dead_code, reason = "shared with the tests, which use more of it")]
 #[path = "../support/http.rs"]
 mod http;
 #[path = "../support/images.rs"]
@@ -32,7 +33,7 @@ struct Cli {
 /// How the registry is reached.
 #[derive(Args)]
 struct Way {
-    /// The certificate authority of the registry; the system's otherwise
+    /// The certificate authority of the registry, in PEM
     #[arg(long, global = true, value_name = "FILE")]
     ca: Option<PathBuf>,
     /// Speak http
@@ -91,13 +92,13 @@ enum Verb {
         /// The new tag, in the same repository
         tag: String,
     },
-    /// Deletes a tag; with --manifest what it leads to, and so all its tags
+    /// Deletes what a tag leads to, and so all its tags; with --untag only the tag, where a registry can do that
     Delete {
         /// What there is: HOST/REPOSITORY:TAG
         reference: Reference,
-        /// Delete the manifest
+        /// Delete the tag only
         #[arg(long)]
-        manifest: bool,
+        untag: bool,
     },
 }
 
@@ -138,8 +139,17 @@ impl Reference {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<()> {
-    let Cli { verb, way } = Cli::parse();
+async fn main() -> ExitCode {
+    match run(Cli::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(Cli { verb, way }: Cli) -> anyhow::Result<()> {
     match verb {
         Verb::Index { reference, platforms, content, attested, tag_images, faults } => {
             let version = content.version.as_deref().unwrap_or(&reference.tag);
@@ -172,11 +182,11 @@ async fn main() -> anyhow::Result<()> {
             println!("{}", reference.at(&tag, &digest));
             Ok(())
         }
-        Verb::Delete { reference, manifest } => {
+        Verb::Delete { reference, untag } => {
             let pusher = way.to(&reference)?;
-            let what = match manifest {
-                true => pusher.resolve(&reference.repository, &reference.tag).await?,
-                false => reference.tag,
+            let what = match untag {
+                true => reference.tag,
+                false => pusher.resolve(&reference.repository, &reference.tag).await?,
             };
             pusher.delete(&reference.repository, &what).await
         }
@@ -192,7 +202,11 @@ async fn put(way: &Way, reference: &Reference, tag: &str, build: &Build) -> anyh
 impl Way {
     fn to(&self, reference: &Reference) -> anyhow::Result<Pusher> {
         let scheme = if self.plain_http { "http" } else { "https" };
-        let http = http::Http::new(self.ca.as_deref())?;
+        let ca = match &self.ca {
+            Some(file) => Some(std::fs::read_to_string(file).with_context(|| format!("{}", file.display()))?),
+            None => None,
+        };
+        let http = http::Http::new(ca.as_deref())?;
         Ok(Pusher::new(http, &format!("{scheme}://{}", reference.host), self.user.as_deref()))
     }
 }
