@@ -1,8 +1,9 @@
-//! Shared by the integration tests, the demo and the test tool: certificates, images, and the real programs that
-//! tidewaiter stands beside. Use with `mod support;`.
+//! Shared by the integration tests, the demo and the test tool: certificates, images, the real programs that
+//! tidewaiter stands beside, and a hostile registry in memory. Use with `mod support;` and an `#[expect(dead_code)]`.
 
 pub mod alertmanager;
 pub mod daemon;
+pub mod fake;
 pub mod http;
 pub mod images;
 pub mod program;

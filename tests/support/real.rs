@@ -9,18 +9,16 @@ use std::process::Command;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::Method;
-use serde_json::{Value, json};
 use tempfile::TempDir;
 use tidewaiter::image::Digest;
 
 use super::http::{Http, Response};
+use super::images::{Build, Form, Index, Platform, image};
 use super::program::{Program, free_port};
 use super::push::Pusher;
 use super::tls::Ca;
 
 pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
-pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 
 /// How the registry is to be started.
 #[derive(Default)]
@@ -172,47 +170,24 @@ impl RealRegistry {
 
     /// Pushes an image of one platform, such as `linux/arm/v7`. `salt` makes its bytes differ from others.
     pub async fn push_image(&self, repository: &str, tag: &str, platform: &str, salt: &str) -> Digest {
-        let (_, bytes) = self.push_image_content(repository, platform, salt).await;
-        self.push_manifest(repository, tag, OCI_MANIFEST, &bytes).await
+        self.push(repository, tag, &image(&platform.parse().unwrap(), salt, Form::Oci)).await
     }
 
     /// Pushes an index of one image for each platform.
     pub async fn push_index(&self, repository: &str, tag: &str, platforms: &[&str], salt: &str) -> Digest {
-        let mut entries = Vec::new();
-        for platform in platforms {
-            let (declared, bytes) = self.push_image_content(repository, platform, salt).await;
-            let digest = Digest::of(&bytes);
-            self.push_manifest(repository, digest.as_str(), OCI_MANIFEST, &bytes).await;
-            entries.push(json!({"mediaType": OCI_MANIFEST, "digest": digest.as_str(), "size": bytes.len(), "platform": declared}));
-        }
-        let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries});
-        self.push_manifest(repository, tag, OCI_INDEX, index.to_string().as_bytes()).await
+        let platforms: Vec<Platform> = platforms.iter().map(|platform| platform.parse().unwrap()).collect();
+        let index = Index { platforms: &platforms, version: salt, form: Form::Oci, attested: false, faults: &[] };
+        self.push(repository, tag, &index.build().unwrap()).await
+    }
+
+    /// Pushes what [`images`](super::images) builds.
+    pub async fn push(&self, repository: &str, tag: &str, build: &Build) -> Digest {
+        self.pusher(&self.host()).push(repository, tag, build).await.unwrap().parse().unwrap()
     }
 
     /// Deletes a manifest, with all its tags.
     pub async fn delete_manifest(&self, repository: &str, digest: &Digest) {
         let done = self.request(Method::DELETE, &format!("/v2/{repository}/manifests/{digest}"), &[], vec![]).await;
         assert_eq!(done.status, 202, "{:?}", done.body);
-    }
-
-    async fn push_image_content(&self, repository: &str, platform: &str, salt: &str) -> (Value, Vec<u8>) {
-        let mut parts = platform.split('/');
-        let (os, architecture, variant) = (parts.next().unwrap(), parts.next().unwrap(), parts.next());
-        let mut declared = json!({"os": os, "architecture": architecture});
-        if let Some(variant) = variant {
-            declared["variant"] = variant.into();
-        }
-        let layer = format!("layer {platform} {salt}").into_bytes();
-        let mut config = declared.clone();
-        config["rootfs"] = json!({"type": "layers", "diff_ids": [Digest::of(&layer).as_str()]});
-        let config = config.to_string().into_bytes();
-        let (config_digest, layer_digest) =
-            (self.push_blob(repository, &config).await, self.push_blob(repository, &layer).await);
-        let manifest = json!({
-            "schemaVersion": 2, "mediaType": OCI_MANIFEST,
-            "config": {"mediaType": OCI_CONFIG, "digest": config_digest.as_str(), "size": config.len()},
-            "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": layer_digest.as_str(), "size": layer.len()}],
-        });
-        (declared, manifest.to_string().into_bytes())
     }
 }
