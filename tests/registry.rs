@@ -1,5 +1,6 @@
 //! The registry client against a real registry and against hostile ones.
 
+#[expect(dead_code, reason = "shared by the test binaries, each of which uses its own part")]
 mod support;
 
 #[path = "registry/azure.rs"]
@@ -20,9 +21,9 @@ use tidewaiter::registry::{Auth, Budget, Client, RegistryError, Session, Setting
 use support::fake::Fake;
 use support::tls::Ca;
 
-pub const PASSWORD: &str = "correct horse";
+const PASSWORD: &str = "correct horse";
 
-pub fn settings(host: &str) -> Settings {
+fn settings(host: &str) -> Settings {
     let mut settings = Settings::new(host.parse().unwrap());
     settings.allow_private = true;
     settings.timeout = Duration::from_secs(5);
@@ -30,40 +31,40 @@ pub fn settings(host: &str) -> Settings {
 }
 
 /// For a fake without TLS.
-pub fn plain(fake: &Fake) -> Session {
+fn plain(fake: &Fake) -> Session {
     let mut settings = settings(&fake.host());
     settings.insecure = true;
     session(settings)
 }
 
 /// For a fake with TLS, with or without a password.
-pub fn secure(fake: &Fake, ca: &Ca, auth: Auth) -> Session {
+fn secure(fake: &Fake, ca: &Ca, auth: Auth) -> Session {
     let mut settings = settings(&fake.host());
     settings.ca = Some(ca.pem().into());
     settings.auth = auth;
     session(settings)
 }
 
-pub fn session(settings: Settings) -> Session {
+fn session(settings: Settings) -> Session {
     client(settings).session(Budget::default())
 }
 
-pub fn client(settings: Settings) -> Client {
+fn client(settings: Settings) -> Client {
     Client::new(settings, Arc::new(())).unwrap()
 }
 
-pub fn basic() -> Auth {
+fn basic() -> Auth {
     Auth::Basic { user: "robot".into(), password: SecretString::from(PASSWORD) }
 }
 
-pub fn name() -> tidewaiter::image::RepositoryName {
+fn name() -> tidewaiter::image::RepositoryName {
     "iot/sensor".parse().unwrap()
 }
 
-pub fn tag() -> tidewaiter::image::Tag {
+fn tag() -> tidewaiter::image::Tag {
     "1.0.1".parse().unwrap()
 }
 
-pub fn is_untrusted(error: &RegistryError) -> bool {
+fn is_untrusted(error: &RegistryError) -> bool {
     matches!(error, RegistryError::Untrusted(_))
 }

@@ -157,6 +157,7 @@ fn t62_no_secret_in_debug_nor_in_any_fault() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a switch for people who write expectations anew")]
 fn t65_faults_look_as_recorded() {
     for name in ["faults.yaml", "schema-faults.yaml"] {
         let actual = render(&parse(&fs::read_to_string(data(name)).unwrap()).unwrap_err(), false);

@@ -169,7 +169,7 @@ pub(super) fn markdown(report: &Report) -> String {
     text
 }
 
-fn markdown_block(block: &Block) -> String {
+fn markdown_block(block: &Block<'_>) -> String {
     let causes = causes(&block.verdicts);
     let mut text =
         format!("\n### {} — policy {}\n\n", markdown_code(&block.repository.to_string()), markdown_code(block.policy));

@@ -1,24 +1,24 @@
-//! The distribution registry itself, as a subprocess on a free loopback port, with its storage in a temporary
-//! folder. Ends when dropped.
+//! The distribution registry itself, as a subprocess on a free loopback port, with its storage in a folder that is
+//! temporary unless one is named. Ends when dropped.
 
 use std::fmt::Write as _;
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::Method;
-use serde_json::{Value, json};
 use tempfile::TempDir;
 use tidewaiter::image::Digest;
 
 use super::http::{Http, Response};
+use super::images::{Build, Form, Index, Platform, image};
+use super::program::{Program, free_port};
+use super::push::Pusher;
 use super::tls::Ca;
 
 pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
-pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 
 /// How the registry is to be started.
 #[derive(Default)]
@@ -31,78 +31,85 @@ pub struct Setup<'a> {
     pub notify: Option<(&'a str, &'a str)>,
     /// PEM of the authority that the registry trusts when it sends events.
     pub trust: Option<&'a str>,
+    /// Where it keeps its things, if they shall outlive it.
+    pub folder: Option<&'a Path>,
+    /// The port, where something else has to know it before the registry starts.
+    pub port: Option<u16>,
 }
 
 pub struct RealRegistry {
-    process: Child,
-    folder: TempDir,
+    program: Program,
+    folder: PathBuf,
+    /// Removes the folder after the process has gone: fields are dropped in this order.
+    _temporary: Option<TempDir>,
     port: u16,
     http: Http,
     scheme: &'static str,
-    authorization: Option<String>,
+    user: Option<String>,
 }
 
 impl RealRegistry {
     /// Starts one and waits until it answers.
     pub async fn start(setup: Setup<'_>) -> RealRegistry {
         // Between finding a port and using it another process may take it: then once more.
-        for _ in 0..5 {
-            if let Some(registry) = RealRegistry::try_start(&setup).await {
-                return registry;
+        let mut tries = 0..5;
+        loop {
+            match RealRegistry::try_start(&setup).await {
+                Ok(registry) => return registry,
+                Err(error) if tries.next().is_none() => panic!("{error:#}"),
+                Err(_) => {}
             }
         }
-        panic!("docker-registry does not start: is the Debian package `docker-registry` installed?");
     }
 
-    async fn try_start(setup: &Setup<'_>) -> Option<RealRegistry> {
-        let folder = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let path = |name: &str| folder.path().join(name).display().to_string();
+    async fn try_start(setup: &Setup<'_>) -> anyhow::Result<RealRegistry> {
+        let temporary = if setup.folder.is_none() { Some(tempfile::tempdir()?) } else { None };
+        let folder = setup.folder.map_or_else(|| temporary.as_ref().unwrap().path().to_owned(), Path::to_owned);
+        fs::create_dir_all(&folder)?;
+        let port = setup.port.map_or_else(free_port, Ok)?;
+        let path = |name: &str| folder.join(name).display().to_string();
         let mut config = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: true}}\nhttp:\n  addr: 127.0.0.1:{port}\n",
+            "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: true}}\nhttp:\n  addr: 127.0.0.1:{port}\n  secret: test\n",
             path("data")
         );
         if let Some(ca) = setup.tls {
             let issued = ca.issue(&["localhost", "127.0.0.1"]);
-            std::fs::write(path("tls.crt"), issued.certificate).unwrap();
-            std::fs::write(path("tls.key"), issued.key).unwrap();
-            writeln!(config, "  tls: {{certificate: {}, key: {}}}", path("tls.crt"), path("tls.key")).unwrap();
+            fs::write(path("tls.crt"), issued.certificate)?;
+            fs::write(path("tls.key"), issued.key)?;
+            writeln!(config, "  tls: {{certificate: {}, key: {}}}", path("tls.crt"), path("tls.key"))?;
         }
         if let Some((user, password)) = setup.user {
-            let line = Command::new("htpasswd").args(["-Bbn", "-C", "4", user, password]).output().unwrap().stdout;
-            std::fs::write(path("htpasswd"), line).unwrap();
-            writeln!(config, "auth:\n  htpasswd: {{realm: test, path: {}}}", path("htpasswd")).unwrap();
+            let line = Command::new("htpasswd").args(["-Bbn", "-C", "4", user, password]).output()?.stdout;
+            fs::write(path("htpasswd"), line)?;
+            writeln!(config, "auth:\n  htpasswd: {{realm: test, path: {}}}", path("htpasswd"))?;
         }
         if let Some((url, authorization)) = setup.notify {
-            writeln!(config, "notifications:\n  endpoints:\n    - name: test\n      url: {url}\n      headers: {{Authorization: [{authorization:?}]}}\n      timeout: 2s\n      threshold: 3\n      backoff: 200ms").unwrap();
+            // Without the ignored type every blob would be an event of its own.
+            writeln!(
+                config,
+                "notifications:\n  endpoints:\n    - name: test\n      url: {url}\n      headers: {{Authorization: [{authorization:?}]}}\n      timeout: 2s\n      threshold: 3\n      backoff: 200ms\n      ignoredmediatypes: [application/octet-stream]"
+            )?;
         }
-        std::fs::write(path("config.yml"), config).unwrap();
+        fs::write(path("config.yml"), config)?;
         let mut command = Command::new("docker-registry");
-        command.args(["serve", &path("config.yml")]).stdout(Stdio::null()).stderr(Stdio::null());
+        command.args(["serve", &path("config.yml")]);
         if let Some(pem) = setup.trust {
-            std::fs::write(path("trust.crt"), pem).unwrap();
+            fs::write(path("trust.crt"), pem)?;
             command.env("SSL_CERT_FILE", path("trust.crt"));
         }
-        let process = command.spawn().expect("docker-registry runs");
+        let program = Program::start(command, &folder.join("registry.log"))?;
         let mut registry = RealRegistry {
-            process,
+            program,
             folder,
+            _temporary: temporary,
             port,
-            http: Http::new(setup.tls.map(Ca::pem)),
+            http: Http::new(setup.tls.map(Ca::pem))?,
             scheme: if setup.tls.is_some() { "https" } else { "http" },
-            authorization: setup.user.map(|(u, p)| format!("Basic {}", STANDARD.encode(format!("{u}:{p}")))),
+            user: setup.user.map(|(user, password)| format!("{user}:{password}")),
         };
-        let start = Instant::now();
-        while start.elapsed() < Duration::from_secs(20) {
-            if registry.process.try_wait().unwrap().is_some() {
-                return None;
-            }
-            if registry.http.send(Method::GET, &registry.url("/v2/"), &[], "").await.is_ok() {
-                return Some(registry);
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        None
+        let (url, http) = (registry.url("/v2/"), &registry.http);
+        registry.program.until(async || http.send(Method::GET, &url, &[], "").await.is_ok()).await?;
+        Ok(registry)
     }
 
     /// `127.0.0.1:PORT`.
@@ -111,8 +118,19 @@ impl RealRegistry {
     }
 
     /// Where its storage and configuration are.
-    pub fn folder(&self) -> &std::path::Path {
-        self.folder.path()
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The process.
+    pub fn program(&mut self) -> &mut Program {
+        &mut self.program
+    }
+
+    /// Pushes what [`images`](super::images) builds, to the registry under the name `host`, which is what its
+    /// events will call it.
+    pub fn pusher(&self, host: &str) -> Pusher {
+        Pusher::new(self.http.clone(), &format!("{}://{host}", self.scheme), self.user.as_deref())
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -122,7 +140,8 @@ impl RealRegistry {
     /// A request with the registry's own credential.
     pub async fn request(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Response {
         let mut headers = headers.to_vec();
-        if let Some(value) = &self.authorization {
+        let authorization = self.user.as_ref().map(|user| format!("Basic {}", STANDARD.encode(user)));
+        if let Some(value) = &authorization {
             headers.push(("authorization", value));
         }
         let url = if path.starts_with('/') { self.url(path) } else { path.to_owned() };
@@ -151,54 +170,24 @@ impl RealRegistry {
 
     /// Pushes an image of one platform, such as `linux/arm/v7`. `salt` makes its bytes differ from others.
     pub async fn push_image(&self, repository: &str, tag: &str, platform: &str, salt: &str) -> Digest {
-        let (_, bytes) = self.push_image_content(repository, platform, salt).await;
-        self.push_manifest(repository, tag, OCI_MANIFEST, &bytes).await
+        self.push(repository, tag, &image(&platform.parse().unwrap(), salt, Form::Oci)).await
     }
 
     /// Pushes an index of one image for each platform.
     pub async fn push_index(&self, repository: &str, tag: &str, platforms: &[&str], salt: &str) -> Digest {
-        let mut entries = Vec::new();
-        for platform in platforms {
-            let (declared, bytes) = self.push_image_content(repository, platform, salt).await;
-            let digest = Digest::of(&bytes);
-            self.push_manifest(repository, digest.as_str(), OCI_MANIFEST, &bytes).await;
-            entries.push(json!({"mediaType": OCI_MANIFEST, "digest": digest.as_str(), "size": bytes.len(), "platform": declared}));
-        }
-        let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries});
-        self.push_manifest(repository, tag, OCI_INDEX, index.to_string().as_bytes()).await
+        let platforms: Vec<Platform> = platforms.iter().map(|platform| platform.parse().unwrap()).collect();
+        let index = Index { platforms: &platforms, version: salt, form: Form::Oci, attested: false, faults: &[] };
+        self.push(repository, tag, &index.build().unwrap()).await
+    }
+
+    /// Pushes what [`images`](super::images) builds.
+    pub async fn push(&self, repository: &str, tag: &str, build: &Build) -> Digest {
+        self.pusher(&self.host()).push(repository, tag, build).await.unwrap().parse().unwrap()
     }
 
     /// Deletes a manifest, with all its tags.
     pub async fn delete_manifest(&self, repository: &str, digest: &Digest) {
         let done = self.request(Method::DELETE, &format!("/v2/{repository}/manifests/{digest}"), &[], vec![]).await;
         assert_eq!(done.status, 202, "{:?}", done.body);
-    }
-
-    async fn push_image_content(&self, repository: &str, platform: &str, salt: &str) -> (Value, Vec<u8>) {
-        let mut parts = platform.split('/');
-        let (os, architecture, variant) = (parts.next().unwrap(), parts.next().unwrap(), parts.next());
-        let mut declared = json!({"os": os, "architecture": architecture});
-        if let Some(variant) = variant {
-            declared["variant"] = variant.into();
-        }
-        let layer = format!("layer {platform} {salt}").into_bytes();
-        let mut config = declared.clone();
-        config["rootfs"] = json!({"type": "layers", "diff_ids": [Digest::of(&layer).as_str()]});
-        let config = config.to_string().into_bytes();
-        let (config_digest, layer_digest) =
-            (self.push_blob(repository, &config).await, self.push_blob(repository, &layer).await);
-        let manifest = json!({
-            "schemaVersion": 2, "mediaType": OCI_MANIFEST,
-            "config": {"mediaType": OCI_CONFIG, "digest": config_digest.as_str(), "size": config.len()},
-            "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": layer_digest.as_str(), "size": layer.len()}],
-        });
-        (declared, manifest.to_string().into_bytes())
-    }
-}
-
-impl Drop for RealRegistry {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }

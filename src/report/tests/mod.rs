@@ -8,6 +8,7 @@ mod people;
 use super::*;
 
 /// Compares with a golden file; `TIDEWAITER_WRITE_GOLDEN=1` writes it instead, to be read before it is committed.
+#[expect(clippy::disallowed_methods, reason = "a switch for people who write expectations anew")]
 fn golden(name: &str, text: &str) {
     let path = format!("{}/tests/data/report/{name}", env!("CARGO_MANIFEST_DIR"));
     if std::env::var_os("TIDEWAITER_WRITE_GOLDEN").is_some() {

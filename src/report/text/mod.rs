@@ -41,7 +41,7 @@ impl Block<'_> {
 
 /// The verdicts by repository and policy, in order of appearance.
 pub(super) fn blocks(report: &Report) -> Vec<Block<'_>> {
-    let mut blocks: Vec<Block> = Vec::new();
+    let mut blocks: Vec<Block<'_>> = Vec::new();
     let mut places = HashMap::new();
     for verdict in &report.verdicts {
         let place = *places.entry((&verdict.repository, &*verdict.policy)).or_insert_with(|| {
@@ -59,7 +59,7 @@ pub(super) fn render(report: &Report, options: &Options) -> String {
     let mut blocks = blocks(report);
     // The worst come last: after an audit of a thousand repositories they are what is on the screen.
     blocks.sort_by_key(|b| if b.passes() { Outcome::Pass } else { b.worst() });
-    let (passing, others): (Vec<Block>, Vec<Block>) = blocks.into_iter().partition(Block::passes);
+    let (passing, others): (Vec<Block<'_>>, Vec<Block<'_>>) = blocks.into_iter().partition(Block::passes);
     for block in &passing {
         text += &passing_line(block, &style);
     }
@@ -100,7 +100,7 @@ fn loose_ends(report: &Report, style: &Style) -> String {
 }
 
 /// One friendly line for a repository without a fault, and what is worth knowing of it nevertheless.
-fn passing_line(block: &Block, style: &Style) -> String {
+fn passing_line(block: &Block<'_>, style: &Style) -> String {
     let judged = block.verdicts.iter().filter(|v| v.outcome == Outcome::Pass).count();
     let ignored = block.verdicts.len() - judged;
     let policy = style.text(block.policy);
@@ -122,7 +122,7 @@ fn passing_line(block: &Block, style: &Style) -> String {
     text + &not_evaluated_text(block, style)
 }
 
-fn block_text(block: &Block, style: &Style) -> String {
+fn block_text(block: &Block<'_>, style: &Style) -> String {
     let repository = block.repository.to_string();
     let preview = if block.verdicts.iter().any(|v| v.preview) { " (preview)" } else { "" };
     let policy = format!("policy {}{preview}", style.text(block.policy));
@@ -153,7 +153,7 @@ fn block_text(block: &Block, style: &Style) -> String {
     text + &not_evaluated_text(block, style)
 }
 
-fn findings_text(causes: &[Cause], style: &Style) -> String {
+fn findings_text(causes: &[Cause<'_>], style: &Style) -> String {
     let names: Vec<Vec<String>> = causes.iter().map(|c| tag_names(c.members.iter().map(|(v, _)| *v))).collect();
     let heads: Vec<(String, bool)> = names.iter().map(|n| fit(n, TAGS_COLUMN)).collect();
     let tags_width = heads.iter().map(|(h, _)| chars(h)).filter(|w| *w <= TAGS_COLUMN).max().unwrap_or(0);
@@ -207,13 +207,13 @@ fn fit(names: &[String], columns: usize) -> (String, bool) {
     (text(shown), false)
 }
 
-fn pending_until(cause: &Cause) -> String {
+fn pending_until(cause: &Cause<'_>) -> String {
     let first = cause.members.iter().map(|(_, f)| fires_at(f)).min();
     first.map(|at| format!(" (pending until {})", moment(at))).unwrap_or_default()
 }
 
 /// What to do, once for each digest that has the cause, and the policy's notes.
-fn advice_text(cause: &Cause, style: &Style) -> String {
+fn advice_text(cause: &Cause<'_>, style: &Style) -> String {
     let digests = distinct(cause.members.iter().map(|(v, _)| v.subject.digest.as_ref()));
     let of_digest = digests.iter().filter_map(|digest| {
         let member = cause.members.iter().find(|(v, _)| v.subject.digest.as_ref() == *digest);
@@ -234,7 +234,7 @@ fn advice_text(cause: &Cause, style: &Style) -> String {
     text
 }
 
-fn not_evaluated_text(block: &Block, style: &Style) -> String {
+fn not_evaluated_text(block: &Block<'_>, style: &Style) -> String {
     let mut text = String::new();
     for group in unevaluated(&block.verdicts) {
         let rules: Vec<&str> = group.rules.iter().map(|r| r.as_str()).collect();
