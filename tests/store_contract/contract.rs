@@ -384,7 +384,7 @@ pub async fn pruning_takes_what_is_old_and_leads_nowhere<S: Store>(store: S) {
         kind,
         media_type: String::new(),
         bytes: bytes.into(),
-        children: vec![d("child")],
+        children: if kind == ContentKind::Manifest { vec![d("child")] } else { vec![] },
     };
     let mut seen = update("1", Some("x"), 1);
     seen.sightings[0].digest = Some(Digest::of(&kept));

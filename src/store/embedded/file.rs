@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use super::codec::damaged;
 use crate::store::StoreError;
 
 /// Only the daemon's own user reads the store: it names actors and private repositories (T-53).
@@ -41,7 +42,13 @@ pub(super) fn create(path: &Path) -> Result<(), StoreError> {
         private().open(path).and_then(|f| f.sync_all()).map_err(|e| unusable(path, e))?;
         sync_directory(path).map_err(|e| unusable(path, e))?;
     }
-    Ok(())
+    // SQLite takes a file that is too short for a head for an empty one, and would begin anew in it.
+    const HEAD: u64 = 512;
+    match std::fs::metadata(path).map_err(|e| unusable(path, e))? {
+        found if !found.is_file() => Err(unusable(path, "it is no file")),
+        found if (1..HEAD).contains(&found.len()) => Err(damaged("its head", "the file is cut short")),
+        _ => Ok(()),
+    }
 }
 
 /// Puts the names in the file's directory on disk.

@@ -327,9 +327,7 @@ impl Writer {
                 let _ = self.nudge.try_send(());
             }
         }
-        for piece in done {
-            piece.answer(fault.as_ref());
-        }
+        // Woken before it is told, so that nobody who was told wakes for what he did himself.
         if fault.is_none() {
             if work {
                 self.shared.work.notify_waiters();
@@ -337,6 +335,9 @@ impl Writer {
             if deliver {
                 self.shared.deliver.notify_waiters();
             }
+        }
+        for piece in done {
+            piece.answer(fault.as_ref());
         }
     }
 
