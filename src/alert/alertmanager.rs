@@ -93,11 +93,14 @@ fn labels(alert: &Alert) -> Map<String, Value> {
 }
 
 fn annotations(alert: &Alert, links: &Links) -> Map<String, Value> {
-    let description = [&alert.message, &alert.advice].map(|s| s.trim()).into_iter().filter(|s| !s.is_empty());
+    let description = match (alert.message.trim_end_matches('.'), alert.advice.as_str()) {
+        (message, "") => message.to_owned(),
+        (message, advice) => format!("{message}. {advice}"),
+    };
     filled(
         vec![
             ("summary", alert.title()),
-            ("description", description.collect::<Vec<_>>().join(" ")),
+            ("description", description),
             ("reason", alert.reason.clone()),
             ("runbook_url", reason_of(alert).and_then(|r| links.reason(r)).unwrap_or_default()),
         ],

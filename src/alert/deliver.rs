@@ -20,7 +20,7 @@ use super::settings::{Links, Pace, SettingsError, SinkKind, SinkSettings};
 use super::sink::{Sent, Sink};
 use crate::backoff::Backoff;
 use crate::policy::violation::Edge;
-use crate::store::{OutboxItem, Paging};
+use crate::store::{OutboxItem, Paging, StoreError};
 
 /// Waiting before the next attempt: 5 s to 1 h.
 const BACKOFF: Backoff = Backoff { first: Duration::from_secs(5), most: Duration::from_secs(3600) };
@@ -35,6 +35,9 @@ const HORIZON: SignedDuration = SignedDuration::from_hours(48);
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Shortest time between two looks that found nothing to do: the store wakes all sinks alike.
 const REST: Duration = Duration::from_millis(200);
+/// How long alerts that were read are taken as what is waiting: long enough that a backlog is not read anew for
+/// each message, short enough that a storm is noticed while a page of single messages goes out.
+const PAGE_FRESH: Duration = Duration::from_secs(5);
 /// After the store did not answer.
 const STORE_REST: Duration = Duration::from_secs(5);
 /// The minute over which messages to people are counted, and the shortest time between two summaries.
@@ -145,6 +148,9 @@ pub(super) struct Courier<O, T> {
     paused_until: Instant,
     /// Violations whose next alert failed although the sink works: they wait, the others do not.
     held: HashMap<String, Instant>,
+    /// What was read from the outbox and is not yet done, in order, and when it was read.
+    page: Vec<Waiting>,
+    page_read: Option<Instant>,
     /// After an array was refused, so many alerts go one by one, to find the one that is at fault.
     singly: usize,
     /// When messages to people were sent, within the window.
@@ -157,6 +163,7 @@ pub(super) struct Courier<O, T> {
 }
 
 /// An alert as it waits.
+#[derive(Clone)]
 struct Waiting {
     item: OutboxItem,
     alert: Alert,
@@ -186,6 +193,8 @@ impl<O: Outbox, T: Transport> Courier<O, T> {
             worked: false,
             paused_until: now,
             held: HashMap::new(),
+            page: Vec::new(),
+            page_read: None,
             singly: 0,
             sent: VecDeque::new(),
             last_summary: None,
@@ -240,46 +249,57 @@ impl<O: Outbox, T: Transport> Courier<O, T> {
 
     /// Chooses what to send: the first alert of each violation that is not held, in order.
     async fn next(&mut self) -> Next {
-        let horizon = (self.clock)().checked_add(HORIZON).unwrap_or(Timestamp::MAX);
-        let items = match self.outbox.waiting(&self.sink.settings.name, horizon, PAGE).await {
-            Ok(items) => items,
-            Err(fault) => {
-                tracing::warn!(sink = %self.sink.settings.name, %fault, "waiting alerts could not be read; trying again");
-                return Next::Rest(STORE_REST);
-            }
-        };
-        let waiting = self.readable(items).await;
+        if let Err(fault) = self.read().await {
+            tracing::warn!(sink = %self.sink.settings.name, %fault, "waiting alerts could not be read; trying again");
+            return Next::Rest(STORE_REST);
+        }
         let now = Instant::now();
         self.held.retain(|_, until| *until > now);
-        let mut free: Vec<Waiting> =
-            waiting.into_iter().filter(|w| !self.held.contains_key(&w.alert.fingerprint)).collect();
-        if free.is_empty() {
+        let is_free = |w: &&Waiting| !self.held.contains_key(&w.alert.fingerprint);
+        let free = self.page.iter().filter(is_free).count();
+        if free == 0 {
             // With something held, a look now and then finds both its time and what comes for others.
-            return if self.held.is_empty() { Next::Idle } else { Next::Rest(LOOK_EVERY) };
+            self.page_read = None;
+            return if self.page.is_empty() { Next::Idle } else { Next::Rest(LOOK_EVERY) };
         }
         while self.sent.front().is_some_and(|at| now.duration_since(*at) >= WINDOW) {
             self.sent.pop_front();
         }
         let room = self.pace.each_per_minute.saturating_sub(self.sent.len());
-        if self.pace.summarises && free.len() > room {
+        if self.pace.summarises && free > room {
             let since = self.last_summary.map_or(SUMMARY_EVERY, |at| now.duration_since(at));
-            return if since < SUMMARY_EVERY { Next::Rest(SUMMARY_EVERY - since) } else { Next::Send(free) };
+            if since < SUMMARY_EVERY {
+                return Next::Rest(SUMMARY_EVERY - since);
+            }
+            return Next::Send(self.page.iter().filter(is_free).cloned().collect());
         }
-        let mut seen = HashSet::new();
-        free.retain(|w| seen.insert(w.alert.fingerprint.clone()));
-        if self.pace.each_per_minute != usize::MAX {
-            if room == 0 {
-                let oldest = self.sent.front().map_or(Duration::ZERO, |at| now.duration_since(*at));
-                return Next::Rest(WINDOW.saturating_sub(oldest).max(REST));
-            }
-            if free.len() > room {
-                // More than can be sent in a minute: the worst first.
-                free.sort_by_key(|w| std::cmp::Reverse(w.alert.severity));
-            }
+        if room == 0 {
+            let oldest = self.sent.front().map_or(Duration::ZERO, |at| now.duration_since(*at));
+            return Next::Rest(WINDOW.saturating_sub(oldest).max(REST));
         }
         let batch = if self.singly > 0 { 1 } else { self.pace.batch };
-        free.truncate(batch);
-        Next::Send(free)
+        let mut seen = HashSet::new();
+        let firsts = self.page.iter().filter(is_free).filter(|w| seen.insert(w.alert.fingerprint.as_str()));
+        if free > room {
+            // More than can be sent in a minute: the worst first.
+            let mut firsts: Vec<&Waiting> = firsts.collect();
+            firsts.sort_by_key(|w| std::cmp::Reverse(w.alert.severity));
+            return Next::Send(firsts.into_iter().take(batch).cloned().collect());
+        }
+        Next::Send(firsts.take(batch).cloned().collect())
+    }
+
+    /// Reads what is waiting, unless what was read last is still fresh and not done.
+    async fn read(&mut self) -> Result<(), StoreError> {
+        let fresh = self.page_read.is_some_and(|at| at.elapsed() < PAGE_FRESH);
+        if fresh && !self.page.is_empty() {
+            return Ok(());
+        }
+        let horizon = (self.clock)().checked_add(HORIZON).unwrap_or(Timestamp::MAX);
+        let items = self.outbox.waiting(&self.sink.settings.name, horizon, PAGE).await?;
+        self.page = self.readable(items).await;
+        self.page_read = Some(Instant::now());
+        Ok(())
     }
 
     /// Alerts that this program does not understand are taken out: they would be in the way for ever.
@@ -362,13 +382,17 @@ impl<O: Outbox, T: Transport> Courier<O, T> {
     /// The sink pauses. If it had just worked, the fault may be this alert's, and its violation waits on its own;
     /// if it goes on failing, the fault is the sink's, and the order stays as it is.
     fn fails(&mut self, alert: &Alert, item: &OutboxItem, after: Option<Duration>, now: Instant) -> Duration {
-        if self.worked && self.failures == 0 {
-            let hold = BACKOFF.delay(item.attempts + 1, fraction());
-            self.held.insert(alert.fingerprint.clone(), now + hold);
-        }
+        let alone = self.worked && self.failures == 0;
         self.failures += 1;
         let pause = BACKOFF.delay(self.failures, fraction()).max(after.unwrap_or_default());
+        if alone {
+            // Longer than the pause, so that the next attempt is another violation's and tells whose fault it is.
+            let hold = BACKOFF.delay(item.attempts + 1, fraction()).max(pause * 2);
+            self.held.insert(alert.fingerprint.clone(), now + hold);
+        }
         self.paused_until = now + pause;
+        // The number of attempts on record changes.
+        self.page_read = None;
         pause
     }
 
@@ -395,7 +419,8 @@ impl<O: Outbox, T: Transport> Courier<O, T> {
     }
 
     /// What is not removed is sent again: better twice than never, and the key tells.
-    async fn done(&self, ids: Vec<i64>) {
+    async fn done(&mut self, ids: Vec<i64>) {
+        self.page.retain(|w| !ids.contains(&w.item.id));
         if let Err(fault) = self.outbox.done(ids).await {
             tracing::warn!(sink = %self.sink.settings.name, %fault, "delivered alerts could not be removed and will be sent again");
         }

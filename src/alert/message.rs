@@ -20,7 +20,7 @@ const SENTENCE_UNITS_MAX: usize = 2000;
 const VALUE_UNITS_MAX: usize = 256;
 /// Most entries of expected and actual: no index of a policy asks for more platforms.
 const VALUES_MAX: usize = 32;
-/// Longest name of what a daemon alert is about.
+/// Longest name of a policy or class, and of what a daemon alert is about.
 const NAME_UNITS_MAX: usize = 255;
 
 /// What an alert is about.
@@ -184,8 +184,8 @@ impl Alert {
                 repository: repository.clone(),
                 tag: violation.key.tag.clone(),
                 digest: violation.digest.clone(),
-                policy: violation.key.policy.to_string(),
-                class: violation.key.class.to_string(),
+                policy: text::fit(&violation.key.policy, NAME_UNITS_MAX, text::plain),
+                class: text::fit(&violation.key.class, NAME_UNITS_MAX, text::plain),
                 requirement: violation.key.rule,
             },
             severity: violation.severity,

@@ -20,6 +20,9 @@ mod text;
 mod webhook;
 mod word;
 
+#[cfg(test)]
+mod tests;
+
 pub use deliver::{Clock, Delivery, Observer, TestFailed, send_test, start};
 pub use message::{Alert, SinkInfo, Subject, Topic, alerts_about_self, alerts_for, fingerprint};
 pub use outbox::Outbox;

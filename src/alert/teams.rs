@@ -1,5 +1,5 @@
 //! Microsoft Teams through a workflow: an adaptive card of version 1.4 in the one envelope that workflows read.
-//! Sentences stand in text runs, which know no markup; names in facts are escaped. Kept below 20 KB: the workflow
+//! Sentences and lists stand in text runs, which know no markup; names in facts are escaped. Kept below 20 KB: the workflow
 //! adds to it, and refuses 28 KB.
 
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ use crate::policy::violation::Edge;
 
 /// Longest title, in UTF-16 units.
 const TITLE_MAX: usize = 200;
-/// Longest value of a fact.
+/// Longest value of a fact, and of what was expected or is there.
 const FACT_MAX: usize = 500;
 /// Longest sentence; with all facts at three bytes a unit the card stays below [`CARD_BYTES_MAX`].
 const SENTENCE_MAX: usize = 1500;
@@ -28,7 +28,9 @@ pub(super) fn body(alert: &Alert, links: &Links) -> Vec<u8> {
         (Edge::Fired, Severity::Warning) => "Warning",
         (Edge::Fired, Severity::Info) => "Accent",
     };
-    let mut facts: Vec<Value> = super::facts(alert).iter().map(|(name, value)| fact(name, value)).collect();
+    let (lists, names): (Vec<_>, Vec<_>) =
+        super::facts(alert).into_iter().partition(|(name, _)| matches!(*name, "Expected" | "Actual"));
+    let mut facts: Vec<Value> = names.iter().map(|(name, value)| fact(name, value)).collect();
     facts.push(fact("Severity", alert.severity.as_str()));
     facts.push(fact("Since", &format!("{:.0}", alert.since)));
     if alert.edge == Edge::Resolved {
@@ -48,6 +50,7 @@ pub(super) fn body(alert: &Alert, links: &Links) -> Vec<u8> {
             content.push(json!({"type": "FactSet", "facts": facts}));
         }
         content.extend(sentences);
+        content.extend(lists.iter().map(|(name, value)| text_run(&format!("{name}: {value}"), FACT_MAX)));
         let card = envelope(content, &actions);
         if card.len() <= CARD_BYTES_MAX || facts.pop().is_none() {
             return card;
