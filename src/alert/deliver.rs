@@ -109,8 +109,17 @@ pub async fn send_test(settings: &SinkSettings, links: &Links, now: Timestamp) -
     }
 }
 
+/// The running delivery to one sink.
+#[derive(Debug)]
+pub struct SinkTask {
+    /// The sink's configured name.
+    pub sink: Arc<str>,
+    /// Ends when it is cancelled; before that only by a fault of the program.
+    pub task: JoinHandle<()>,
+}
+
 /// Starts the delivery to every sink, each in a task of its own that ends after `cancel`, once the attempt under
-/// way is over (15 s at most). Each task comes with its sink's name.
+/// way is over (15 s at most).
 ///
 /// # Errors
 /// [`SettingsError`]: then nothing was started.
@@ -121,7 +130,7 @@ pub fn start<O: Outbox>(
     clock: &Clock,
     observer: &Arc<dyn Observer>,
     cancel: &CancellationToken,
-) -> Result<Vec<(Arc<str>, JoinHandle<()>)>, SettingsError> {
+) -> Result<Vec<SinkTask>, SettingsError> {
     let all: Arc<[SinkInfo]> = sinks.iter().map(SinkSettings::info).collect();
     let mut couriers = Vec::new();
     for settings in sinks {
@@ -129,7 +138,10 @@ pub fn start<O: Outbox>(
         let sink = Sink::new(settings, links.clone(), transport)?;
         couriers.push(Courier::new(sink, outbox.clone(), all.clone(), clock.clone(), observer.clone()));
     }
-    Ok(couriers.into_iter().map(|courier| (courier.name(), tokio::spawn(courier.run(cancel.clone())))).collect())
+    Ok(couriers
+        .into_iter()
+        .map(|courier| SinkTask { sink: courier.name(), task: tokio::spawn(courier.run(cancel.clone())) })
+        .collect())
 }
 
 /// The delivery to one sink.

@@ -23,7 +23,7 @@ mod word;
 #[cfg(test)]
 mod tests;
 
-pub use deliver::{Clock, Delivery, Observer, TestFailed, send_test, start};
+pub use deliver::{Clock, Delivery, Observer, SinkTask, TestFailed, send_test, start};
 pub use message::{Alert, SinkInfo, Subject, Topic, alerts_about_self, alerts_for, fingerprint};
 pub use outbox::Outbox;
 pub use settings::{Auth, Links, SettingsError, SigningKey, SinkKind, SinkSettings, Target};

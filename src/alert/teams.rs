@@ -36,7 +36,7 @@ pub(super) fn body(alert: &Alert, links: &Links) -> Vec<u8> {
     if alert.edge == Edge::Resolved {
         facts.push(fact("Resolved", &format!("{:.0}", alert.at())));
     }
-    let advice = (alert.edge == Edge::Fired).then_some(alert.advice.as_str()).unwrap_or_default();
+    let advice = if alert.edge == Edge::Fired { alert.advice.as_str() } else { "" };
     let mut actions = Vec::new();
     if matches!(alert.subject, Subject::Image { .. }) {
         actions.extend(links.violation(&alert.fingerprint).map(|url| open("Open violation", &url)));

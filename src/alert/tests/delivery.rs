@@ -51,7 +51,7 @@ impl House {
         let begin = Instant::now();
         while !what(self) {
             assert!(begin.elapsed() < within, "not within {within:?}");
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep((within / 5000).max(Duration::from_millis(100))).await;
         }
         begin.elapsed()
     }

@@ -158,10 +158,12 @@ impl Outbox for Memory {
     }
 }
 
+type Respond = dyn Fn(&Outgoing) -> Result<Answer, SendError> + Send + Sync;
+
 /// A way out that is a function, and keeps what went through it.
 #[derive(Clone)]
 pub struct Way {
-    answer: Arc<dyn Fn(&Outgoing) -> Result<Answer, SendError> + Send + Sync>,
+    answer: Arc<Respond>,
     pub sent: Arc<Mutex<Vec<(Instant, Outgoing)>>>,
 }
 
