@@ -1,4 +1,6 @@
 //! Judges every push to a container registry as it arrives.
+pub mod alert;
+pub mod backoff;
 pub mod config;
 pub mod document;
 pub mod event;
