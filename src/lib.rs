@@ -1,6 +1,9 @@
 //! Judges every push to a container registry as it arrives.
+pub mod clock;
 pub mod event;
 pub mod history;
 pub mod image;
+pub mod metrics;
 pub mod policy;
+pub mod shutdown;
 pub mod store;
