@@ -13,7 +13,7 @@ use crate::image::{Digest, Host, RepositoryName, Tag};
 /// One event as its sender wrote it. Empty text means absent everywhere.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Claim<'a> {
-    /// Host, perhaps with scheme, port and path.
+    /// Host, perhaps with a port. Of a field that holds a whole address, its [`host_of`].
     pub registry: &'a str,
     pub repository: &'a str,
     pub tag: &'a str,
@@ -54,7 +54,7 @@ impl Claim<'_> {
     fn check(self, action: Action) -> Result<Event, Ignored> {
         let repository: RepositoryName =
             self.repository.parse().map_err(|_| Ignored::new(IgnoredReason::InvalidRepository, self.repository))?;
-        let registry = match host_of(self.registry) {
+        let registry = match self.registry {
             "" => None,
             host => {
                 let host: Host =
@@ -98,7 +98,7 @@ impl Claim<'_> {
 }
 
 /// The host and port of an address: no scheme, no path. Whether it is a host is for its type to say.
-fn host_of(address: &str) -> &str {
+pub(super) fn host_of(address: &str) -> &str {
     let rest = address.strip_prefix("https://").or_else(|| address.strip_prefix("http://")).unwrap_or(address);
     rest.split_once('/').map_or(rest, |(host, _)| host)
 }
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn t18_registries_are_hosts_without_scheme_and_path() {
         let registry = |text| {
-            check(Claim { repository: "a", tag: "1", registry: text, ..Claim::default() })
+            check(Claim { repository: "a", tag: "1", registry: host_of(text), ..Claim::default() })
                 .map(|event| event.registry.map(|host| host.as_str().to_owned()))
         };
         assert_eq!(registry("https://Contoso.JFrog.io/artifactory"), Ok(Some("contoso.jfrog.io".into())));

@@ -77,13 +77,20 @@ impl JsonError {
     }
 }
 
-/// Reads `bytes` as `T` within `limits`.
+/// Reads `bytes`, an object, as `T` within `limits`.
 pub(super) fn from_json<'de, T: Deserialize<'de>>(bytes: &'de [u8], limits: Limits) -> Result<T, JsonError> {
     let text = std::str::from_utf8(bytes).map_err(|e| JsonError::Utf8(e.valid_up_to()))?;
     from_text(text, limits)
 }
 
-/// Reads `text` as `T` within `limits`.
+/// Reads `bytes`, an array, as its items within `limits`.
+pub(super) fn list_from_json<'de, T: Deserialize<'de>>(bytes: &'de [u8], limits: Limits) -> Result<Vec<T>, JsonError> {
+    let text = std::str::from_utf8(bytes).map_err(|e| JsonError::Utf8(e.valid_up_to()))?;
+    scan(text.as_bytes(), limits)?;
+    from_scanned(text)
+}
+
+/// Reads `text`, an object, as `T` within `limits`.
 pub(super) fn from_text<'de, T: Deserialize<'de>>(text: &'de str, limits: Limits) -> Result<T, JsonError> {
     if text.starts_with('\u{feff}') {
         return Err(JsonError::ByteOrderMark);

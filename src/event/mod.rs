@@ -7,15 +7,31 @@
 //! This room is pure: it imports only `image`, does no I/O and knows no clock.
 
 mod claim;
+mod cloudevents;
 mod describe;
 mod fault;
+mod form;
 mod format;
 mod headers;
 mod json;
+mod sns;
 mod text;
 
 mod acr;
+mod alibaba;
+mod angos;
+mod artifactory;
 mod distribution;
+mod docker_hub;
+mod ecr;
+mod event_grid;
+mod gitea;
+mod github;
+mod google_artifact_registry;
+mod harbor;
+mod nexus;
+mod quay;
+mod zot;
 
 use jiff::Timestamp;
 
