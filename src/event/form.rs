@@ -20,7 +20,7 @@ pub(super) fn payload<'a>(request: &Request<'a>) -> Result<Cow<'a, [u8]>, Format
 }
 
 /// Percent-decoding, strictly: what is not well-formed is not guessed at.
-fn decode(value: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn decode(value: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(value.len());
     let mut bytes = value.iter();
     while let Some(byte) = bytes.next() {

@@ -6,6 +6,7 @@
 //!
 //! This room is pure: it imports only `image`, does no I/O and knows no clock.
 
+pub mod authenticity;
 mod claim;
 mod cloudevents;
 mod describe;
