@@ -180,6 +180,10 @@ fn change_everything(
     check: impl Fn(&Result<Parsed, FormatError>, &Parsed) -> bool,
 ) {
     for (sample, value, genuine) in bodies() {
+        // Made samples are changed already, captured ones have the shape of others.
+        if ["/made-", "/captured-"].iter().any(|kind| sample.name.contains(kind)) {
+            continue;
+        }
         // A retention run writes NAME:TAG in one field, where `sha256:zz` is a tag of the repository `sha256`.
         if sample.name == "harbor/tag_retention" && what == "hostile names" {
             continue;
@@ -369,4 +373,169 @@ mod fuzz {
             }
         }
     }
+}
+
+/// What the published shape leaves out: the sender's id, the time, the actor, and whether it has happened yet.
+#[test]
+fn ids_times_actors_and_stages_are_read() {
+    use tidewaiter::event::Stage::{self, Done, Intended};
+    let cases: &[(Format, &str, Option<&str>, Option<&str>, Option<&str>, Stage)] = &[
+        (
+            Format::Acr,
+            "push",
+            Some("6f0f9a1e-2f5b-4f86-9d0e-1a4b7c2d9e31"),
+            Some("2026-02-11T09:24:13.104937442Z"),
+            None,
+            Done,
+        ),
+        (
+            Format::EventGrid,
+            "image-pushed.cloudevents",
+            Some("831e1650-001e-001b-66ab-eeb76e069632"),
+            Some("2026-02-11T09:24:15.276585742Z"),
+            None,
+            Done,
+        ),
+        (
+            Format::Distribution,
+            "delete-repository.v2",
+            Some("a0d4f8b2-3c65-4e97-8f1a-2b7c9d0e5a58"),
+            Some("2026-02-12T07:20:00.1Z"),
+            Some("admin"),
+            Done,
+        ),
+        (
+            Format::Gitlab,
+            "push-tag",
+            Some("a582a0f3-e620-43e6-8e98-ff850fc9d985"),
+            Some("2026-02-11T09:24:13.17327Z"),
+            Some("release-bot"),
+            Done,
+        ),
+        (Format::Harbor, "push_artifact", None, Some("2026-02-11T09:24:13Z"), Some("ci-bot"), Done),
+        (
+            Format::Harbor,
+            "push_artifact.cloudevents",
+            Some("4b2f89a6-548d-4c12-9993-a1f5790b97d3"),
+            Some("2026-02-11T09:24:13Z"),
+            Some("ci-bot"),
+            Done,
+        ),
+        (Format::DockerHub, "push-float-times", None, Some("2026-02-11T09:24:13Z"), Some("contosobot"), Done),
+        (Format::Quay, "repo_push", None, None, None, Done),
+        (
+            Format::Github,
+            "package-published",
+            Some("72d3162e-cc78-11e3-81ab-4c9367dc0958"),
+            Some("2026-02-11T09:24:15Z"),
+            Some("contoso-ci[bot]"),
+            Done,
+        ),
+        (Format::Artifactory, "docker-pushed", None, None, Some("jfrog/ci-bot@contoso.example"), Done),
+        (
+            Format::Ecr,
+            "sns-notification",
+            Some("13cde686-328b-6117-af20-0e5566167483"),
+            Some("2026-02-11T09:24:34Z"),
+            None,
+            Done,
+        ),
+        (
+            Format::GoogleArtifactRegistry,
+            "insert-tag",
+            Some("11849302843671122"),
+            Some("2026-02-11T09:24:16.113Z"),
+            None,
+            Done,
+        ),
+        (
+            Format::GoogleArtifactRegistry,
+            "insert-tag.unwrapped",
+            Some("11849302843671125"),
+            Some("2026-02-11T09:24:16.113Z"),
+            None,
+            Done,
+        ),
+        (
+            Format::Zot,
+            "image-updated",
+            Some("0b6a1f7e-51c4-4d3a-9e28-7c5f0d2b8a41"),
+            Some("2026-02-11T09:24:13.512345678Z"),
+            Some("ci-bot"),
+            Done,
+        ),
+        (
+            Format::Gitea,
+            "package-created",
+            Some("f6266f16-1bf3-46a5-9ea4-602e06ead474"),
+            Some("2026-02-11T09:24:13Z"),
+            Some("ci-bot"),
+            Done,
+        ),
+        (
+            Format::Nexus,
+            "component-created",
+            Some("7c5d8e7a-0f4b-4a52-9d1c-3e6f2b8a0d15"),
+            Some("2026-02-11T09:24:14.664Z"),
+            Some("ci-bot/192.0.2.44"),
+            Done,
+        ),
+        (Format::Alibaba, "push", None, None, None, Done),
+        (
+            Format::Angos,
+            "manifest-push",
+            Some("550e8400-e29b-41d4-a716-446655440001"),
+            Some("2026-02-11T09:24:13.123456Z"),
+            Some("ci-bot"),
+            Intended,
+        ),
+        (
+            Format::Angos,
+            "manifest-delete",
+            Some("550e8400-e29b-41d4-a716-446655440003"),
+            Some("2026-02-11T09:24:13.123456Z"),
+            Some("prune"),
+            Intended,
+        ),
+    ];
+    for (format, name, id, at, actor, stage) in cases {
+        let parsed = Sample::load(*format, name).parse().unwrap();
+        let event = &parsed.events[0];
+        assert_eq!(event.id.as_deref(), *id, "{format}/{name}");
+        assert_eq!(event.at.map(|at| at.to_string()).as_deref(), *at, "{format}/{name}");
+        assert_eq!(event.actor.as_deref(), *actor, "{format}/{name}");
+        assert_eq!(event.stage, *stage, "{format}/{name}");
+    }
+}
+
+/// The subscription that waits for confirmation, which the published shape tells in words only.
+#[test]
+fn a_subscription_names_its_topic_and_address() {
+    use tidewaiter::event::Handshake;
+    let parsed = Sample::load(Format::Ecr, "sns-subscription-confirmation").parse().unwrap();
+    let Some(Handshake::Confirm { topic, url }) = parsed.handshake else { panic!("{parsed:?}") };
+    assert_eq!(topic, "arn:aws:sns:eu-west-1:123456789012:ecr-events");
+    assert!(url.starts_with("https://sns.eu-west-1.amazonaws.com/?Action=ConfirmSubscription&"), "{url}");
+}
+
+#[test]
+fn formats_have_the_published_names() {
+    let names = "acr event-grid distribution harbor docker-hub quay github gitlab artifactory ecr \
+                 google-artifact-registry zot gitea nexus alibaba angos";
+    assert_eq!(
+        Format::ALL.iter().map(|f| f.as_str()).collect::<Vec<_>>(),
+        names.split_whitespace().collect::<Vec<_>>()
+    );
+    for format in Format::ALL {
+        assert_eq!(format.to_string().parse(), Ok(*format));
+        let headers = Headers::default();
+        for method in ["GET", "PUT", "post", ""] {
+            let request = Request { method, headers: &headers, body: b"{}" };
+            assert!(matches!(format.parse(&request), Err(FormatError::Method)), "{format} {method}");
+        }
+        assert!(format.accepts(None) && format.accepts(Some("application/json; charset=utf-8")));
+        assert!(!format.accepts(Some("image/png")) && !format.accepts(Some("application/xml")));
+    }
+    let error = "ACR".parse::<Format>().unwrap_err().to_string();
+    assert!(error.starts_with("`ACR` is not an event format: one of acr, event-grid,"), "{error}");
 }

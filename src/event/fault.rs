@@ -10,7 +10,7 @@ pub enum FormatError {
     #[error(transparent)]
     Json(#[from] JsonError),
     /// JSON of the right outline that lacks what every such event has.
-    #[error("the body is not a {format} event: {expected}")]
+    #[error("the body is not what `{format}` sends: {expected}")]
     Shape {
         /// What the body was read as.
         format: &'static str,
