@@ -3,6 +3,7 @@ pub mod clock;
 pub mod event;
 pub mod history;
 pub mod image;
+pub mod intake;
 pub mod listen;
 pub mod metrics;
 pub mod policy;

@@ -117,8 +117,7 @@ mod tests {
 
     #[test]
     fn t10_places_are_limited_and_given_back() {
-        let limits =
-            Limits { connections: 4, connections_per_address: 2, connections_fresh: 3, ..Limits::default() };
+        let limits = Limits { connections: 4, connections_per_address: 2, connections_fresh: 3, ..Limits::default() };
         let gate = Gate::new(&limits, IntGauge::new("a", "b").unwrap());
         let address = |n: u8| IpAddr::from([10, 0, 0, n]);
         let a1 = gate.enter(address(1)).unwrap();

@@ -240,7 +240,10 @@ impl<S: Service> Shared<S> {
         .await;
         let answer = answered.unwrap_or_else(|()| {
             self.metrics.panicked();
-            tracing::error!(listener = self.listener.as_str(), "a request met a fault of the program; please report it");
+            tracing::error!(
+                listener = self.listener.as_str(),
+                "a request met a fault of the program; please report it"
+            );
             fault_of_the_program()
         });
         self.metrics.answered(self.listener, answer.status().as_u16(), began.elapsed());

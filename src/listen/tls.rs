@@ -225,10 +225,7 @@ impl Tls {
         }
         let now = self.clock.now();
         if loaded.expires < now && state.expires >= now {
-            return Err(TlsError::Expired {
-                path: self.files.certificate.display().to_string(),
-                at: loaded.expires,
-            });
+            return Err(TlsError::Expired { path: self.files.certificate.display().to_string(), at: loaded.expires });
         }
         self.config.store(Arc::new(loaded.config));
         state.hash = loaded.hash;
@@ -341,9 +338,7 @@ fn client_certificate(der: &CertificateDer<'_>) -> ClientCertificate {
             _ => None,
         }));
     }
-    names.extend(
-        certificate.subject().iter_common_name().filter_map(|name| name.as_str().ok()).map(str::to_owned),
-    );
+    names.extend(certificate.subject().iter_common_name().filter_map(|name| name.as_str().ok()).map(str::to_owned));
     ClientCertificate { names, fingerprint }
 }
 
@@ -385,7 +380,8 @@ fn read(
         .ok()
         .and_then(|(_, leaf)| Timestamp::from_second(leaf.validity().not_after.timestamp()).ok())
         .ok_or_else(|| content(&files.certificate, "an X.509 certificate as its first block"))?;
-    let key = PrivateKeyDer::from_pem_slice(&key).map_err(|_| content(&files.key, "an unencrypted private key as PEM"))?;
+    let key =
+        PrivateKeyDer::from_pem_slice(&key).map_err(|_| content(&files.key, "an unencrypted private key as PEM"))?;
 
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
