@@ -9,3 +9,4 @@ pub mod metrics;
 pub mod policy;
 pub mod shutdown;
 pub mod store;
+pub mod telemetry;

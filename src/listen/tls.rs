@@ -243,6 +243,8 @@ impl Tls {
         if let Err(error) = &watcher {
             tracing::warn!(%error, every_s = POLL.as_secs(), "no notice of changed certificate files; they are looked at instead");
         }
+        // What changed between the first reading and the watch made no notice.
+        changed.notify_one();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
