@@ -1,6 +1,7 @@
 //! Every payload under `tests/data/events` is understood as its folder's `expected.json` says, and hostile
 //! ones are understood as nothing, by every format.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -165,6 +166,15 @@ fn bodies() -> Vec<(Sample, Value, Parsed)> {
         .collect()
 }
 
+/// The keys of a document, in order.
+fn shape(value: &Value) -> String {
+    match value {
+        Value::Object(members) => members.iter().map(|(key, value)| format!("{key}{{{}}}", shape(value))).collect(),
+        Value::Array(items) => items.iter().map(shape).collect(),
+        _ => String::new(),
+    }
+}
+
 fn members(value: &Value) -> usize {
     match value {
         Value::Object(members) => members.len() + members.values().map(self::members).sum::<usize>(),
@@ -179,9 +189,10 @@ fn change_everything(
     changes: &[Change<'_>],
     check: impl Fn(&Result<Parsed, FormatError>, &Parsed) -> bool,
 ) {
+    let mut shapes = HashSet::new();
     for (sample, value, genuine) in bodies() {
-        // Made samples are changed already, captured ones have the shape of others.
-        if ["/made-", "/captured-"].iter().any(|kind| sample.name.contains(kind)) {
+        // Made samples are changed already; of those with the same keys one is enough.
+        if sample.name.contains("/made-") || !shapes.insert((sample.format, genuine.events.len(), shape(&value))) {
             continue;
         }
         // A retention run writes NAME:TAG in one field, where `sha256:zz` is a tag of the repository `sha256`.
@@ -189,7 +200,11 @@ fn change_everything(
             continue;
         }
         for nth in 0..members(&value) {
-            for change in changes {
+            // What no text changes is not read, and one text is enough to see it.
+            let mut probe = String::new();
+            render(&value, &mut { nth }, &Change::Replace(&json!("!")), &mut probe);
+            let unread = sample.parse_as(sample.format, probe.as_bytes()).is_ok_and(|found| found == genuine);
+            for change in if unread { &changes[..1] } else { changes } {
                 let mut text = String::new();
                 render(&value, &mut { nth }, change, &mut text);
                 let found = sample.parse_as(sample.format, text.as_bytes());
@@ -379,7 +394,8 @@ mod fuzz {
 #[test]
 fn ids_times_actors_and_stages_are_read() {
     use tidewaiter::event::Stage::{self, Done, Intended};
-    let cases: &[(Format, &str, Option<&str>, Option<&str>, Option<&str>, Stage)] = &[
+    type Case = (Format, &'static str, Option<&'static str>, Option<&'static str>, Option<&'static str>, Stage);
+    let cases: &[Case] = &[
         (
             Format::Acr,
             "push",

@@ -7,7 +7,11 @@ use serde_json::value::RawValue;
 
 use super::acr::Record;
 use super::fault::FormatError;
+<<<<<<< HEAD
 use super::json::{self, Limits, Object};
+=======
+use super::json::{self, JsonError, Limits, Object};
+>>>>>>> main
 use super::{Action, Handshake, IgnoredReason, Parsed, Request};
 use crate::image::Host;
 
@@ -51,6 +55,7 @@ pub(super) fn parse(request: &Request<'_>) -> Result<Parsed, FormatError> {
         read(&item, &mut parsed)?;
         return Ok(parsed);
     }
+<<<<<<< HEAD
     let items: Vec<&RawValue> = json::list_from_json(request.body, LIMITS)?;
     let mut parsed = Parsed::default();
     let alone = items.len() == 1;
@@ -58,6 +63,21 @@ pub(super) fn parse(request: &Request<'_>) -> Result<Parsed, FormatError> {
         let item = json::from_scanned::<Object<Item<'_>>>(raw.get()).map_err(FormatError::from);
         match item.and_then(|item| read(&item, &mut parsed)) {
             // A batch is not lost for one of its items; a body that is nothing but that item is unreadable.
+=======
+    let mut parsed = Parsed::default();
+    let items: Vec<Result<Object<Item<'_>>, JsonError>> = match json::list_from_json(request.body, LIMITS) {
+        Ok(items) => items.into_iter().map(Ok).collect(),
+        // A batch is not lost for one of its items, so each is read on its own.
+        Err(_) => {
+            let items: Vec<&RawValue> = json::list_from_json(request.body, LIMITS)?;
+            items.into_iter().map(|raw| json::from_scanned(raw.get())).collect()
+        }
+    };
+    let alone = items.len() == 1;
+    for item in items {
+        match item.map_err(FormatError::from).and_then(|item| read(&item, &mut parsed)) {
+            // A body that is nothing but that item is unreadable.
+>>>>>>> main
             Err(fault) if alone => return Err(fault),
             Err(fault) => parsed.ignore(IgnoredReason::Malformed, &fault.to_string()),
             Ok(()) => {}

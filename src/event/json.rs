@@ -135,6 +135,18 @@ fn scan(bytes: &[u8], limits: Limits) -> Result<(), JsonError> {
             }
             b'}' | b']' => depth = depth.saturating_sub(1),
             b':' => keyed = true,
+<<<<<<< HEAD
+=======
+            // Some senders indent.
+            b' ' => {
+                while bytes.get(at..).and_then(|rest| rest.first_chunk()) == Some(b"        ") {
+                    at += 8;
+                }
+                if bytes.get(at) != Some(&b' ') {
+                    continue;
+                }
+            }
+>>>>>>> main
             b',' => {
                 keyed = false;
                 if let Some(count) = depth.checked_sub(1).and_then(|d| counts.get_mut(d)) {
@@ -154,6 +166,7 @@ fn scan(bytes: &[u8], limits: Limits) -> Result<(), JsonError> {
 /// Where the string that begins at `start` ends: the index of its closing quote, or the end of the bytes.
 fn string_end(bytes: &[u8], start: usize) -> usize {
     let mut at = start;
+<<<<<<< HEAD
     while let Some(&byte) = bytes.get(at) {
         match byte {
             b'"' => return at,
@@ -162,6 +175,36 @@ fn string_end(bytes: &[u8], start: usize) -> usize {
         }
     }
     bytes.len()
+=======
+    loop {
+        // Eight bytes at once while none of them is a quote or a backslash: payloads are mostly strings.
+        while let Some(word) = bytes.get(at..).and_then(|rest| rest.first_chunk()) {
+            let word = u64::from_le_bytes(*word);
+            let found = zero_bytes(word ^ repeat(b'"')) | zero_bytes(word ^ repeat(b'\\'));
+            if found != 0 {
+                at += found.trailing_zeros() as usize / 8;
+                break;
+            }
+            at += 8;
+        }
+        match bytes.get(at) {
+            None => return bytes.len(),
+            Some(b'"') => return at,
+            Some(b'\\') => at += 2,
+            Some(_) => at += 1,
+        }
+    }
+}
+
+/// A word of eight times `byte`.
+const fn repeat(byte: u8) -> u64 {
+    u64::from_le_bytes([byte; 8])
+}
+
+/// A word whose lowest set bit is in the lowest byte of `word` that is zero; zero where none is.
+const fn zero_bytes(word: u64) -> u64 {
+    word.wrapping_sub(repeat(0x01)) & !word & repeat(0x80)
+>>>>>>> main
 }
 
 /// A struct that is written as a JSON object. What serde derives would take an array of the fields' values in
@@ -244,6 +287,24 @@ mod tests {
     }
 
     #[test]
+<<<<<<< HEAD
+=======
+    fn strings_end_where_they_end() {
+        for filler in 0..20 {
+            for tail in ["", "\"", "\\", "\\\"", "\\\\\"", "!\"", "é\"\"", "]\u{7f}\u{80}\""] {
+                let text = format!("{}{tail}", "x".repeat(filler));
+                let bytes = text.as_bytes();
+                let mut plain = 0;
+                while bytes.get(plain).is_some_and(|b| *b != b'"') {
+                    plain += if bytes[plain] == b'\\' { 2 } else { 1 };
+                }
+                assert_eq!(string_end(bytes, 0), plain.min(bytes.len()), "{text}");
+            }
+        }
+    }
+
+    #[test]
+>>>>>>> main
     fn t07_ambiguous_json_is_refused() {
         for bad in [
             r#"{"a":"1","a":"1"}"#,

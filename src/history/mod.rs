@@ -69,6 +69,26 @@ pub struct Sighting {
     pub actor: Option<String>,
 }
 
+/// What an event said of a tag.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The digest pushed; `None` when the tag was said to be taken away.
+    pub digest: Option<Digest>,
+    /// When, by the sender's clock.
+    pub at: Timestamp,
+    /// Who, where the sender said.
+    pub actor: Option<String>,
+}
+
+/// What the registry showed of a tag when asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Look {
+    /// The digest; `None` when the tag was not there.
+    pub digest: Option<Digest>,
+    /// When, by our clock.
+    pub at: Timestamp,
+}
+
 /// A stretch of time during which the tag had one digest, or was gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Period {
@@ -134,6 +154,37 @@ impl TagHistory {
         self.tidy();
     }
 
+    /// Takes in what an event reported and what the registry showed when it was asked because of it.
+    ///
+    /// An event is a hint: where the registry confirms it, the tag was moved at the event's time; where the
+    /// registry shows something else, the digest was only reported. The caller leaves out a report whose
+    /// manifest is not there: an event alone makes no history (T-22).
+    pub fn witness(&mut self, report: Option<Report>, look: &Look, origin: Origin) {
+        let confirmed = report.as_ref().is_some_and(|r| r.digest == look.digest);
+        if let Some(report) = report.filter(|r| confirmed || r.digest.is_some()) {
+            let sighting = Sighting {
+                digest: report.digest,
+                at: report.at.min(look.at),
+                known: if confirmed { Known::Observed } else { Known::Reported },
+                looked: false,
+                origin,
+                actor: report.actor,
+            };
+            self.add(sighting, look.at);
+        }
+        if !confirmed {
+            let sighting = Sighting {
+                digest: look.digest.clone(),
+                at: look.at,
+                known: Known::Observed,
+                looked: true,
+                origin,
+                actor: None,
+            };
+            self.add(sighting, look.at);
+        }
+    }
+
     /// Sorts, drops repetitions and looks that found what was known before and after.
     fn tidy(&mut self) {
         self.sightings.sort_by(|a, b| (a.at, &a.digest, a.known, a.looked).cmp(&(b.at, &b.digest, b.known, b.looked)));
@@ -191,6 +242,17 @@ impl TagHistory {
             });
         }
         periods
+    }
+
+    /// How often the tag went from one digest to another; being gone in between is no move.
+    pub fn moves(&self) -> u32 {
+        let digests: Vec<Digest> = self.periods().into_iter().filter_map(|p| p.digest).collect();
+        u32::try_from(digests.windows(2).filter(|w| w[0] != w[1]).count()).unwrap_or(u32::MAX)
+    }
+
+    /// When a digest was first seen at this tag.
+    pub fn first_seen(&self, digest: &Digest) -> Option<Timestamp> {
+        self.sightings.iter().find(|s| s.digest.as_ref() == Some(digest)).map(|s| s.at)
     }
 
     /// What the tag has now, by the last sighting that the registry confirmed; `None` when it is gone or

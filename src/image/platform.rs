@@ -110,6 +110,11 @@ impl Platform {
             }
     }
 
+    /// Whether `offered` is what this names, whose `os.version`, if any, is a prefix: what a tag's suffix says.
+    pub fn agrees_with_prefix(&self, offered: &Platform) -> bool {
+        Requirement { platform: self.clone() }.is_met_by(offered)
+    }
+
     /// Whether a runtime can look for this platform at all: the architecture is one that Go knows and the
     /// variant fits it. `arm/armv7` or `arm64/v7` match nothing.
     pub fn is_selectable(&self) -> bool {

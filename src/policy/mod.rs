@@ -4,14 +4,27 @@
 //! `check`, `replay` and policy tests all come here, so they cannot disagree. Everything a requirement may
 //! look at is in the [`Observation`]; what is missing there is asked for, never fetched.
 
+mod compile;
+mod expression;
+pub mod form;
+mod hint;
+mod judge;
 mod observation;
 mod reason;
+mod rules;
+mod scope;
+mod set;
 mod verdict;
+mod view;
 pub mod violation;
 
+pub use compile::{Document, ReadFile, SCHEMA, compile, documents};
+pub use expression::VARIABLES;
+pub use judge::{Change, Judgement, Target, affected, is_digest_tag, judge, targets_of};
 pub use observation::{
     Answer, Cause, CauseKind, Fact, LineId, LineKey, Observation, Question, SPAN_MAX, Span, StoredConfig,
     StoredManifest, TagRecord,
 };
 pub use reason::{Page, Reason};
+pub use set::{Class, Exception, Lead, Membership, Mode, PlatformSet, Policy, PolicySet, Requirements, Setting};
 pub use verdict::{Finding, Kind, NotEvaluated, Outcome, PolicyLocation, Rule, Severity, State, Subject, Verdict};

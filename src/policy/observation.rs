@@ -79,8 +79,8 @@ pub struct TagRecord {
     pub history: Option<TagHistory>,
     /// The digest that an operator accepted as the new baseline, and when.
     pub accepted: Option<(Digest, Timestamp)>,
-    /// The end of the latest stretch of history that was judged: what is later is news.
-    pub judged_until: Option<Timestamp>,
+    /// How many moves its history had when it was judged last: more are news.
+    pub judged_moves: u32,
     /// Whether the registry's write locks on tag and manifest are both set; `None` where it has none or does not say.
     pub locked: Option<bool>,
 }

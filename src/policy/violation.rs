@@ -98,11 +98,11 @@ pub fn advance(verdict: &mut Verdict, open: &[Violation], now: Timestamp) -> Vec
             class: class.clone(),
             rule,
         };
-        let known = open.iter().find(|v| v.key.rule == rule && v.key.tag == key.tag && v.key.class == class);
+        let known = open.iter().find(|v| v.key == key);
         let found: Vec<&mut Finding> = verdict.findings.iter_mut().filter(|f| f.rule == rule && counts(f)).collect();
         changes.push(settle(key, known, found, verdict.subject.digest.clone(), verdict.preview, now));
     }
-    for violation in open {
+    for violation in open.iter().filter(|v| concerns(v, verdict, &class)) {
         let rule = violation.key.rule;
         let still = changes.iter().any(|c| c.violation.key == violation.key);
         // What could not be determined, or was not evaluated because of it, stays as it was.
@@ -113,6 +113,14 @@ pub fn advance(verdict: &mut Verdict, open: &[Violation], now: Timestamp) -> Vec
     }
     verdict.outcome = Verdict::outcome_of(&verdict.findings, verdict.outcome == Outcome::Ignored);
     changes
+}
+
+/// Whether a violation on record is this verdict's business. Of a tag, whatever its class was; of what lacks any
+/// tag, the same class.
+fn concerns(violation: &Violation, verdict: &Verdict, class: &str) -> bool {
+    violation.key.policy == verdict.policy
+        && violation.key.tag == verdict.subject.tag
+        && (violation.key.tag.is_some() || *violation.key.class == *class)
 }
 
 fn counts(finding: &Finding) -> bool {

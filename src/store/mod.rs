@@ -195,12 +195,10 @@ pub struct TagUpdate {
     pub sightings: Vec<Sighting>,
     /// What it has now.
     pub current: Option<Digest>,
-    /// Whether what it leads to is an image or index, and so can be a version that others follow.
-    pub leads_to_image: bool,
-    /// Where it stands in the lines of the policies; replaces what is stored.
+    /// Where it stands in the lines of the policies in which it counts; replaces what is stored.
     pub lines: Vec<LineKey>,
-    /// Judged until here.
-    pub judged_until: Timestamp,
+    /// How many moves its history had when it was judged.
+    pub judged_moves: u32,
 }
 
 /// Everything that one step changes in one repository: written whole or not at all.

@@ -1,0 +1,54 @@
+# `make` lists what there is. Each target is what CI, a developer and the README mean by that word.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+CARGO ?= cargo
+# `make demo RELEASE=1` runs the optimised build; without it the build that the tests use, which is there sooner.
+PROFILE := $(if $(filter 1 yes true,$(RELEASE)),--release)
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## the release binary, target/release/tidewaiter
+	$(CARGO) build --locked --release
+
+.PHONY: test
+test: deps lint ## install what the tests need, then lint and run every test
+	$(CARGO) test --locked
+
+.PHONY: lint
+lint: ## formatting, clippy and documentation, warnings denied
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
+
+.PHONY: deps
+deps: ## the Debian packages that the tests and the demo start, if missing
+	@tests/install.sh
+
+.PHONY: demo
+demo: deps ## pushes judged beside a real registry, in a minute; KEEP=1 leaves it running, RELEASE=1 optimises
+	$(CARGO) build --locked $(PROFILE) --bin tidewaiter --example push
+	@$(CARGO) run --locked --quiet $(PROFILE) --example demo -- $(if $(filter 1 yes true,$(KEEP)),--keep)
+
+.PHONY: bench
+bench: build ## the measured figures, each beside its baseline
+	@[ -x bench/run ] || { echo "there is nothing in bench/ to run yet" >&2; exit 1; }
+	bench/run
+
+.PHONY: fuzz
+fuzz: ## short fuzzing of everything that reads bytes from outside (needs a nightly toolchain)
+	@[ -x tests/fuzz/run ] || { echo "there are no fuzz targets yet" >&2; exit 1; }
+	tests/fuzz/run
+
+.PHONY: reliability
+reliability: build ## crashes, full disks and lying registries, for longer than the tests have time
+	@[ -x tests/reliability/run ] || { echo "there are no reliability runs yet" >&2; exit 1; }
+	tests/reliability/run
+
+.PHONY: clean
+clean: ## what was built, and what a demo left behind
+	$(CARGO) clean
+	rm -rf demo-run

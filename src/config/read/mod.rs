@@ -1,0 +1,435 @@
+//! A validated document to a [`Config`]: values parsed, secrets read, and the checks that a schema cannot make.
+//!
+//! The schema has already said yes, so a value that is there has its type; what is missing has its default.
+
+mod registries;
+mod sinks;
+mod sources;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use url::Url;
+
+use super::secret::{Origin, Outside, Secret, trimmed};
+use super::types::{Admin, Config, Limits, Listen, Log, LogFormat, LogLevel, Policies, Retention, StoreUrl, Tls};
+use crate::document::{Fault, Node, Source, Span, duration, quoted};
+
+/// The store's file where the configuration names none.
+pub(in crate::config) const STORE_FILE: &str = "tidewaiter.db";
+
+/// Reads a document that the schema accepts.
+pub(in crate::config) fn config(
+    source: &Source,
+    node: &Node,
+    folder: &Path,
+    outside: &dyn Outside,
+) -> Result<Config, Vec<Fault>> {
+    let readable = node.get("allowReadableSecrets").and_then(Node::as_bool).unwrap_or(false);
+    let mut reader = Reader { source, folder, outside, readable, faults: Vec::new(), warnings: Vec::new() };
+    let registries = reader.registries(node);
+    let tls = node.get("tls").map(|n| reader.tls(n));
+    let sources = reader.sources(node, &registries, tls.as_ref());
+    let config = Config {
+        listen: reader.listen(node),
+        store: reader.store(node),
+        policies: match node.get("policies") {
+            Some(paths) => Policies::Paths(paths.items().iter().map(|p| reader.path(p)).collect()),
+            None => Policies::Shipped,
+        },
+        sinks: reader.sinks(node),
+        limits: reader.limits(node.get("limits")),
+        retention: reader.retention(node.get("retention")),
+        log: log(node.get("log")),
+        admin: reader.admin(node),
+        tls,
+        registries,
+        sources,
+        warnings: Vec::new(),
+    };
+    if reader.faults.is_empty() {
+        Ok(Config { warnings: reader.warnings, ..config })
+    } else {
+        reader.faults.sort_by_key(|fault| fault.span);
+        Err(reader.faults)
+    }
+}
+
+struct Reader<'a> {
+    source: &'a Source,
+    folder: &'a Path,
+    outside: &'a dyn Outside,
+    /// Secret files may be readable by group and others.
+    readable: bool,
+    faults: Vec<Fault>,
+    warnings: Vec<Fault>,
+}
+
+/// The text of an entry; empty where there is none.
+fn text<'n>(node: &'n Node, key: &str) -> &'n str {
+    node.get(key).and_then(Node::as_str).unwrap_or_default()
+}
+
+fn texts(node: &Node, key: &str) -> Vec<String> {
+    let items = node.get(key).map(Node::items).unwrap_or_default();
+    items.iter().filter_map(Node::as_str).map(str::to_owned).collect()
+}
+
+fn flag(node: &Node, key: &str) -> bool {
+    node.get(key).and_then(Node::as_bool).unwrap_or(false)
+}
+
+impl Reader<'_> {
+    fn fault(&mut self, span: Span, code: &'static str, message: impl Into<String>, label: impl Into<String>) {
+        self.faults.push(Fault::error(self.source, span, code, message).label(label));
+    }
+
+    /// A fault about a value that may be a secret: the place is named and the text is not shown (T-62).
+    fn secret_fault(&mut self, span: Span, code: &'static str, message: impl Into<String>, label: impl Into<String>) {
+        self.faults.push(Fault::error(self.source, span, code, message).label(label).concealed());
+    }
+
+    fn path(&self, node: &Node) -> PathBuf {
+        self.folder.join(node.as_str().unwrap_or_default())
+    }
+
+    fn parsed<T: FromStr<Err: std::fmt::Display>>(&mut self, node: &Node) -> Option<T> {
+        match node.as_str().unwrap_or_default().parse() {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.fault(node.span, "wrong-value", error.to_string(), "");
+                None
+            }
+        }
+    }
+
+    fn duration(&mut self, node: Option<&Node>, default: Duration) -> Duration {
+        let Some(node) = node else { return default };
+        match duration(node.as_str().unwrap_or_default()) {
+            Ok(value) => value,
+            Err(error) => {
+                self.fault(node.span, "wrong-value", error.to_string(), "");
+                default
+            }
+        }
+    }
+
+    /// A duration of which zero means never or for ever.
+    fn period(&mut self, node: Option<&Node>, default: Option<Duration>) -> Option<Duration> {
+        node.map(|n| self.duration(Some(n), Duration::ZERO)).map_or(default, |d| (!d.is_zero()).then_some(d))
+    }
+
+    /// A timeout, which cannot be zero.
+    fn timeout(&mut self, node: Option<&Node>, default: Duration) -> Duration {
+        let value = self.duration(node, default);
+        if let Some(node) = node.filter(|_| value.is_zero()) {
+            self.fault(node.span, "wrong-value", "a time limit of zero lets nothing through", "");
+        }
+        value
+    }
+
+    fn size(&mut self, node: Option<&Node>, default: u64) -> u64 {
+        let Some(node) = node else { return default };
+        let written = node.as_str().unwrap_or_default();
+        let (digits, shift) = [("KiB", 10), ("MiB", 20), ("GiB", 30)]
+            .into_iter()
+            .find_map(|(unit, shift)| Some((written.strip_suffix(unit)?, shift)))
+            .unwrap_or((written, 0));
+        let value = node.as_u64().or_else(|| digits.parse::<u64>().ok()?.checked_mul(1 << shift));
+        match value {
+            Some(value) if value > 0 => value,
+            _ => {
+                self.fault(node.span, "wrong-value", "a size of nothing lets nothing through", "");
+                default
+            }
+        }
+    }
+
+    fn count<T: TryFrom<u64>>(&self, node: Option<&Node>, default: T) -> T {
+        node.and_then(Node::as_u64).and_then(|n| T::try_from(n).ok()).unwrap_or(default)
+    }
+
+    // Secrets
+
+    /// All secrets that a node gives under `base`: `…File`, `…Env`, `…Files`, `…Envs`.
+    fn secrets(&mut self, node: &Node, base: &str) -> Vec<Secret> {
+        let mut found = Vec::new();
+        for (key, value) in node.entries() {
+            let Some(rest) = key.text.strip_prefix(base) else { continue };
+            let places: &[Node] = if rest.ends_with('s') { value.items() } else { std::slice::from_ref(value) };
+            for place in places {
+                found.extend(match rest {
+                    "File" | "Files" => self.secret_file(place),
+                    "Env" | "Envs" => self.secret_variable(place),
+                    _ => None,
+                });
+            }
+        }
+        found
+    }
+
+    /// The one secret under `base`; a fault where there are several.
+    fn secret(&mut self, node: &Node, base: &str) -> Option<Secret> {
+        let (file, variable) = (format!("{base}File"), format!("{base}Env"));
+        if let (Some(_), Some((key, _))) = (node.get(&file), node.entry(&variable)) {
+            self.fault(
+                key.span,
+                "contradiction",
+                format!("both `{file}` and `{variable}` are given"),
+                "give one of them",
+            );
+            return None;
+        }
+        self.secrets(node, base).pop()
+    }
+
+    /// The secret under `base`, a fault where there is none.
+    fn needed_secret(&mut self, node: &Node, base: &str, whose: Span) -> Option<Secret> {
+        let faults = self.faults.len();
+        let secret = self.secret(node, base);
+        if secret.is_none() && self.faults.len() == faults {
+            let message = format!("the secret is missing: `{base}File` or `{base}Env`");
+            self.fault(whose, "missing-secret", message, format!("add `{base}File` or `{base}Env`"));
+        }
+        secret
+    }
+
+    fn secret_file(&mut self, node: &Node) -> Option<Secret> {
+        let path = self.path(node);
+        let loose = match self.outside.mode(&path) {
+            Ok(mode) => mode.is_some_and(|mode| mode & 0o077 != 0),
+            Err(error) => {
+                self.fault(node.span, "unreadable-secret", format!("cannot read the secret: {error}"), "");
+                return None;
+            }
+        };
+        if loose && !self.readable {
+            let message = "this secret can be read by group or others";
+            self.faults.push(
+                Fault::error(self.source, node.span, "readable-secret", message)
+                    .label("chmod 600")
+                    .help("where that is meant, as with some volumes of secrets, set `allowReadableSecrets: true`"),
+            );
+            return None;
+        }
+        match self.outside.read(&path) {
+            Ok(text) => self.not_empty(node, trimmed(&text), Origin::File(path)),
+            Err(error) => {
+                self.fault(node.span, "unreadable-secret", format!("cannot read the secret: {error}"), "");
+                None
+            }
+        }
+    }
+
+    fn secret_variable(&mut self, node: &Node) -> Option<Secret> {
+        let name = node.as_str().unwrap_or_default();
+        match self.outside.variable(name) {
+            Some(text) => self.not_empty(node, trimmed(&text), Origin::Variable(name.to_owned())),
+            None => {
+                let message = format!("the environment variable {} is not set", quoted(name));
+                self.fault(node.span, "unreadable-secret", message, "");
+                None
+            }
+        }
+    }
+
+    /// T-02: an empty secret would be matched by anybody who sends nothing.
+    fn not_empty(&mut self, node: &Node, text: &str, origin: Origin) -> Option<Secret> {
+        if text.trim().is_empty() {
+            self.fault(node.span, "empty-secret", "this secret is empty", "");
+            return None;
+        }
+        Some(Secret::new(text, origin))
+    }
+
+    /// One or two secrets, which may be valid at once.
+    fn some_secrets(&mut self, node: &Node, base: &str, whose: Span) -> Option<Vec<Secret>> {
+        let faults = self.faults.len();
+        let secrets = self.secrets(node, base);
+        if self.faults.len() > faults {
+            return None;
+        }
+        match secrets.len() {
+            1 | 2 => return Some(secrets),
+            0 => {
+                let message = format!("the secret is missing: `{base}File` or `{base}Env`");
+                self.fault(whose, "missing-secret", message, format!("add `{base}File` or `{base}Env`"));
+            }
+            _ => self.fault(
+                whose,
+                "too-many-secrets",
+                "at most two secrets are valid at once",
+                "keep the new and the old one",
+            ),
+        }
+        None
+    }
+
+    // Parts
+
+    fn unique_names(&mut self, items: &[Node], what: &str) {
+        let mut seen: HashMap<&str, Span> = HashMap::new();
+        for name in items.iter().filter_map(|item| item.get("name")) {
+            let called = name.as_str().unwrap_or_default();
+            if let Some(first) = seen.insert(called, name.span) {
+                let message = format!("two {what} are called {}", quoted(called));
+                self.faults.push(
+                    Fault::error(self.source, name.span, "duplicate-name", message)
+                        .label("second")
+                        .also(first, "first"),
+                );
+            }
+        }
+    }
+
+    /// Faults for keys that do not belong to the kind chosen: silently ignored, they would mislead.
+    fn only(&mut self, node: &Node, allowed: &[&str], kind: &str) {
+        for (key, _) in node.entries() {
+            if !allowed.contains(&&*key.text) {
+                let message = format!("{} does not belong to `{kind}`", quoted(&key.text));
+                self.fault(key.span, "contradiction", message, "remove it, or change the kind");
+            }
+        }
+    }
+
+    fn listen(&mut self, node: &Node) -> Listen {
+        let default = Listen::default();
+        let events = node.at("/listen/events").and_then(|n| self.address(n));
+        let admin = node.at("/listen/admin").and_then(|n| self.address(n));
+        Listen { events: events.unwrap_or(default.events), admin: admin.unwrap_or(default.admin) }
+    }
+
+    fn address(&mut self, node: &Node) -> Option<SocketAddr> {
+        let written = node.as_str().unwrap_or_default();
+        let address = match written.strip_prefix("localhost:") {
+            Some(port) => format!("127.0.0.1:{port}").parse(),
+            None => written.parse(),
+        };
+        if address.is_err() {
+            let message = format!("{} is not an address with a port", quoted(written));
+            self.fault(
+                node.span,
+                "wrong-value",
+                message,
+                "write ADDRESS:PORT, as in \"0.0.0.0:8443\" or \"[::]:8443\"",
+            );
+        }
+        address.ok()
+    }
+
+    fn tls(&mut self, node: &Node) -> Tls {
+        let path = |key: &str| node.get(key).map(|n| self.path(n));
+        Tls {
+            certificate: path("certificate").unwrap_or_default(),
+            key: path("key").unwrap_or_default(),
+            client_ca: path("clientCa"),
+        }
+    }
+
+    fn store(&mut self, node: &Node) -> StoreUrl {
+        let default = StoreUrl::Sqlite(self.folder.join(STORE_FILE));
+        let Some((key, store)) = node.entry("store") else { return default };
+        let inline = store.get("url");
+        let secret = self.secret(store, "url");
+        if let (Some(_), Some(_)) = (inline, &secret) {
+            self.fault(key.span, "contradiction", "the store has more than one address", "give `url` or `urlFile`");
+        }
+        let span = inline.map_or(key.span, |n| n.span);
+        let Some(url) = secret.or_else(|| Some(Secret::new(inline?.as_str()?, Origin::Configuration))) else {
+            return default;
+        };
+        if let Some(path) = url.expose().strip_prefix("sqlite:") {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            if path.is_empty() || path.contains(['?', '#']) {
+                self.secret_fault(span, "wrong-value", "the store's address names no file", "write sqlite:FILE");
+            }
+            return StoreUrl::Sqlite(self.folder.join(path));
+        }
+        match Url::parse(url.expose()) {
+            Ok(parsed) if matches!(parsed.scheme(), "postgres" | "postgresql") && parsed.has_host() => {
+                if parsed.password().is_some() && *url.origin() == Origin::Configuration {
+                    let label = "put the address into a file and name it as `urlFile`";
+                    self.secret_fault(span, "inline-secret", "a password does not belong in the configuration", label);
+                }
+                StoreUrl::Postgres(url)
+            }
+            _ => {
+                let label = "write sqlite:FILE or postgres://HOST/DATABASE";
+                self.secret_fault(span, "wrong-value", "this is no address of a store", label);
+                default
+            }
+        }
+    }
+
+    fn limits(&mut self, node: Option<&Node>) -> Limits {
+        let get = |key: &str| node.and_then(|n| n.get(key));
+        let default = Limits::default();
+        Limits {
+            event_body: self.size(get("eventBody"), default.event_body),
+            batch_body: self.size(get("batchBody"), default.batch_body),
+            connections: self.count(get("connections"), default.connections),
+            connections_per_address: self.count(get("connectionsPerAddress"), default.connections_per_address),
+            events_in_flight: self.count(get("eventsInFlight"), default.events_in_flight),
+            backlog_events: self.count(get("backlogEvents"), default.backlog_events),
+            backlog_bytes: self.size(get("backlogBytes"), default.backlog_bytes),
+            handshake_timeout: self.timeout(get("handshakeTimeout"), default.handshake_timeout),
+            header_timeout: self.timeout(get("headerTimeout"), default.header_timeout),
+            body_timeout: self.timeout(get("bodyTimeout"), default.body_timeout),
+            idle_timeout: self.timeout(get("idleTimeout"), default.idle_timeout),
+            answer_deadline: self.timeout(get("answerDeadline"), default.answer_deadline),
+            manifest: self.size(get("manifest"), default.manifest),
+            requests_per_event: self.count(get("requestsPerEvent"), default.requests_per_event),
+            bytes_per_event: self.size(get("bytesPerEvent"), default.bytes_per_event),
+            resolution_timeout: self.timeout(get("resolutionTimeout"), default.resolution_timeout),
+            undetermined_after: self.timeout(get("undeterminedAfter"), default.undetermined_after),
+        }
+    }
+
+    fn retention(&mut self, node: Option<&Node>) -> Retention {
+        let get = |key: &str| node.and_then(|n| n.get(key));
+        let default = Retention::default();
+        Retention {
+            events: self.period(get("events"), default.events),
+            dead_letters: self.period(get("deadLetters"), default.dead_letters),
+            verdicts: self.period(get("verdicts"), default.verdicts),
+            manifests: self.period(get("manifests"), default.manifests),
+            alerts: self.period(get("alerts"), default.alerts),
+        }
+    }
+
+    fn admin(&mut self, node: &Node) -> Admin {
+        let admin = node.get("admin");
+        let token = admin.and_then(|n| self.secret(n, "token"));
+        let tls = admin.and_then(|n| n.get("tls")).map(|n| self.tls(n));
+        if let Some(address) = node.at("/listen/admin")
+            && token.is_none()
+            && address.as_str().and_then(|a| a.parse::<SocketAddr>().ok()).is_some_and(|a| !a.ip().is_loopback())
+        {
+            let message = "the admin listener can be reached from elsewhere and asks for no token";
+            let fault = Fault::error(self.source, address.span, "open-admin", message).warning();
+            self.warnings.push(fault.label("add `admin: {tokenFile: …}`"));
+        }
+        Admin { tls, token }
+    }
+}
+
+fn log(node: Option<&Node>) -> Log {
+    let word = |key: &str| node.map(|n| text(n, key)).unwrap_or_default();
+    Log {
+        format: match word("format") {
+            "text" => LogFormat::Text,
+            "json" => LogFormat::Json,
+            _ => LogFormat::Auto,
+        },
+        level: match word("level") {
+            "error" => LogLevel::Error,
+            "warn" => LogLevel::Warn,
+            "debug" => LogLevel::Debug,
+            "trace" => LogLevel::Trace,
+            _ => LogLevel::Info,
+        },
+    }
+}

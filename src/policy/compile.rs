@@ -1,0 +1,702 @@
+//! From documents as written to policies as checked: all faults at once, each with its place.
+//!
+//! The JSON Schema has already been applied, so shapes are right here; what is checked is meaning: forms,
+//! globs, platforms, classes named by relations, dates, expressions.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
+
+use jiff::{SignedDuration, civil};
+use sha2::{Digest as _, Sha256};
+
+use super::expression::Expression;
+use super::form::Form;
+use super::scope::{Glob, Scope, TagGlob};
+use super::set::{
+    Class, Exception, FollowsRule, ImmutableRule, IndexRule, KeepsPlatforms, Line, Mode, Pairing, PlatformRule,
+    PlatformSet, Policy, PolicySet, Relation, Requirements, Revision, Setting, WantedKind, Withdrawn,
+};
+use super::verdict::{PolicyLocation, Rule, Severity};
+use crate::document::{Fault, Node, Schema, Source, Span, duration, read};
+use crate::image::PlatformRequirement;
+
+/// The published JSON Schema of policy documents.
+pub const SCHEMA: &str = include_str!("schema.json");
+
+static COMPILED_SCHEMA: LazyLock<Schema> =
+    LazyLock::new(|| Schema::new(SCHEMA).expect("the shipped schema compiles, as a test shows"));
+
+/// Most classes of one policy: a table that somebody can read has a dozen.
+const CLASSES_MAX: usize = 200;
+
+/// Reads a file that a policy names by `file:`, for its JSON Schemas.
+pub type ReadFile<'a> = &'a dyn Fn(&Source, &str) -> Result<String, String>;
+
+/// A document that passed its schema.
+#[derive(Debug, Clone)]
+pub struct Document {
+    /// The file.
+    pub source: Source,
+    /// The document in it.
+    pub node: Node,
+}
+
+impl Document {
+    /// The document's `kind`.
+    pub fn kind(&self) -> &str {
+        self.node.get("kind").and_then(Node::as_str).unwrap_or_default()
+    }
+
+    /// The document's `metadata.name`.
+    pub fn name(&self) -> &str {
+        self.node.at("/metadata/name").and_then(Node::as_str).unwrap_or_default()
+    }
+}
+
+/// Reads the documents of a file and validates each against the schema.
+///
+/// # Errors
+/// Every fault, by place.
+pub fn documents(source: &Source) -> Result<Vec<Document>, Vec<Fault>> {
+    let nodes = read(source)?;
+    let faults: Vec<Fault> = nodes.iter().flat_map(|node| COMPILED_SCHEMA.validate(source, node)).collect();
+    if faults.is_empty() {
+        Ok(nodes.into_iter().map(|node| Document { source: source.clone(), node }).collect())
+    } else {
+        Err(faults)
+    }
+}
+
+/// Makes the policies out of all documents; test documents are passed over.
+///
+/// # Errors
+/// Every fault of every document.
+pub fn compile(documents: &[Document], read_file: ReadFile<'_>) -> Result<PolicySet, Vec<Fault>> {
+    let mut compiler = Compiler { faults: Vec::new(), sets: BTreeMap::new(), read_file };
+    for document in documents.iter().filter(|d| d.kind() == "PlatformSet") {
+        compiler.platform_set(document);
+    }
+    let mut policies: Vec<Policy> = Vec::new();
+    let mut places: BTreeMap<&str, &Document> = BTreeMap::new();
+    for document in documents.iter().filter(|d| d.kind() == "TagPolicy") {
+        if let Some(first) = places.get(document.name()) {
+            let span = document.node.at("/metadata/name").map_or(document.node.span, |n| n.span);
+            let position = first.source.position(first.node.at("/metadata/name").map_or(0, |n| n.span.start));
+            compiler.faults.push(
+                Fault::error(
+                    &document.source,
+                    span,
+                    "duplicate-policy",
+                    format!("two policies are named `{}`", document.name()),
+                )
+                .label("second policy of this name")
+                .help(format!("the first is in {}:{}:{}", first.source.name, position.line, position.column)),
+            );
+            continue;
+        }
+        places.insert(document.name(), document);
+        policies.extend(compiler.policy(document));
+    }
+    if compiler.faults.is_empty() { Ok(PolicySet::new(policies)) } else { Err(compiler.faults) }
+}
+
+struct Compiler<'a> {
+    faults: Vec<Fault>,
+    sets: BTreeMap<String, (Arc<PlatformSet>, String)>,
+    read_file: ReadFile<'a>,
+}
+
+/// What a policy says before its relations are resolved.
+struct Context<'a> {
+    source: &'a Source,
+    severity: Severity,
+    classes: &'a [Class],
+    lines: Vec<Line>,
+    sets_used: Vec<String>,
+}
+
+fn location(source: &Source, span: Span) -> Option<Arc<PolicyLocation>> {
+    let position = source.position(span.start);
+    Some(Arc::new(PolicyLocation { file: source.name.clone(), line: position.line, column: position.column }))
+}
+
+fn text(node: Option<&Node>) -> &str {
+    node.and_then(Node::as_str).unwrap_or_default()
+}
+
+fn strings(node: Option<&Node>) -> Vec<&Node> {
+    match node {
+        Some(node) if node.as_str().is_some() => vec![node],
+        Some(node) => node.items().iter().collect(),
+        None => Vec::new(),
+    }
+}
+
+/// Stands for a setting that is not written: every default applies.
+fn unwritten() -> &'static Node {
+    static NOTHING: Node = Node { span: Span { start: 0, end: 0 }, value: crate::document::Value::Null, written: None };
+    &NOTHING
+}
+
+/// A requirement that is written short as `false` is not asked for.
+fn asked(node: Option<&Node>) -> Option<&Node> {
+    node.filter(|n| n.as_bool() != Some(false))
+}
+
+impl Compiler<'_> {
+    fn fault(
+        &mut self,
+        source: &Source,
+        span: Span,
+        code: &'static str,
+        message: impl Into<String>,
+        label: impl Into<String>,
+    ) -> &mut Fault {
+        self.faults.push(Fault::error(source, span, code, message).label(label));
+        let last = self.faults.len() - 1;
+        &mut self.faults[last]
+    }
+
+    fn platform_set(&mut self, document: &Document) {
+        let name = document.name().to_owned();
+        let mut revisions = Vec::new();
+        for revision in document.node.at("/spec/revisions").map(Node::items).unwrap_or_default() {
+            let platforms = self.platforms(&document.source, revision.get("platforms"));
+            let from = revision.get("from").and_then(|n| self.date(&document.source, n));
+            revisions.push(Revision { from, platforms });
+        }
+        revisions.sort_by_key(|r| r.from);
+        if let Some(pair) = revisions.windows(2).find(|w| w[0].from == w[1].from) {
+            let from = pair[0].from.map(|d| d.to_string()).unwrap_or_default();
+            let span = document.node.at("/spec/revisions").map_or(document.node.span, |n| n.span);
+            self.fault(
+                &document.source,
+                span,
+                "duplicate-revision",
+                format!("two revisions hold from {from}"),
+                "give each its own date",
+            );
+        }
+        if self.sets.contains_key(&name) {
+            let span = document.node.at("/metadata/name").map_or(document.node.span, |n| n.span);
+            self.fault(
+                &document.source,
+                span,
+                "duplicate-platform-set",
+                format!("two platform sets are named `{name}`"),
+                "second set of this name",
+            );
+        }
+        if !revisions.is_empty() {
+            let set = PlatformSet { name: Some(name.as_str().into()), revisions };
+            self.sets.insert(name, (Arc::new(set), document.node.to_json().to_string()));
+        }
+    }
+
+    fn platforms(&mut self, source: &Source, node: Option<&Node>) -> Vec<PlatformRequirement> {
+        let mut platforms: Vec<PlatformRequirement> = Vec::new();
+        for item in node.map(Node::items).unwrap_or_default() {
+            match text(Some(item)).parse::<PlatformRequirement>() {
+                Ok(platform) if platforms.contains(&platform) => {
+                    self.fault(
+                        source,
+                        item.span,
+                        "duplicate-platform",
+                        format!("`{platform}` is listed twice"),
+                        "remove one of them",
+                    );
+                }
+                Ok(platform) if !platform.platform().is_selectable() => {
+                    self.fault(
+                        source,
+                        item.span,
+                        "invalid-platform",
+                        format!("no runtime looks for `{platform}`"),
+                        "use Go's names, as in `linux/arm/v7`",
+                    );
+                }
+                Ok(platform) => platforms.push(platform),
+                Err(error) => {
+                    self.fault(source, item.span, "invalid-platform", error.to_string(), "not a platform");
+                }
+            }
+        }
+        platforms
+    }
+
+    fn date(&mut self, source: &Source, node: &Node) -> Option<civil::Date> {
+        match text(Some(node)).parse() {
+            Ok(date) => Some(date),
+            Err(_) => {
+                self.fault(
+                    source,
+                    node.span,
+                    "invalid-date",
+                    format!("`{}` is not a date", text(Some(node))),
+                    "write YYYY-MM-DD",
+                );
+                None
+            }
+        }
+    }
+
+    fn wait(&mut self, source: &Source, node: Option<&Node>) -> SignedDuration {
+        let Some(node) = node else { return SignedDuration::ZERO };
+        match duration(text(Some(node))) {
+            Ok(duration) => SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX),
+            Err(error) => {
+                self.fault(source, node.span, "invalid-duration", error.to_string(), "not a duration");
+                SignedDuration::ZERO
+            }
+        }
+    }
+
+    fn setting(&mut self, source: &Source, severity: Severity, span: Span, node: &Node) -> Setting {
+        Setting {
+            severity: node.get("severity").and_then(Node::as_str).and_then(Severity::from_word).unwrap_or(severity),
+            wait: self.wait(source, node.get("for")),
+            note: node.get("note").and_then(Node::as_str).map(Into::into),
+            enforce: strings(node.get("enforce")).into_iter().filter_map(Node::as_str).map(Into::into).collect(),
+            source: location(source, span),
+        }
+    }
+
+    fn scope(&mut self, source: &Source, nodes: &[&Node]) -> Scope {
+        let mut entries = Vec::new();
+        for node in nodes {
+            let written = text(Some(node));
+            let (includes, glob) = match written.strip_prefix('!') {
+                Some(glob) => (false, glob),
+                None => (true, written),
+            };
+            match Glob::parse(glob) {
+                Ok(glob) => entries.push((includes, glob)),
+                Err(error) => {
+                    self.fault(source, node.span, "invalid-glob", error.to_string(), "matches nothing");
+                }
+            }
+        }
+        Scope::new(entries)
+    }
+
+    fn policy(&mut self, document: &Document) -> Option<Policy> {
+        let source = &document.source;
+        let spec = document.node.get("spec")?;
+        let before = self.faults.len();
+        let severity =
+            spec.get("severity").and_then(Node::as_str).and_then(Severity::from_word).unwrap_or(Severity::Critical);
+        let mode = match text(spec.get("mode")) {
+            "preview" => Mode::Preview,
+            "enforce" => Mode::Enforce,
+            _ => Mode::Alert,
+        };
+        let scope = self.scope(source, &strings(spec.get("repositories")));
+        let class_nodes = spec.get("classes").map(Node::items).unwrap_or_default();
+        if class_nodes.len() > CLASSES_MAX {
+            let span = spec.entry("classes").map_or(spec.span, |(k, _)| k.span);
+            self.fault(
+                source,
+                span,
+                "too-many-classes",
+                format!("the policy has {} classes, at most {CLASSES_MAX} are allowed", class_nodes.len()),
+                "one form can list alternatives",
+            );
+            return None;
+        }
+        let mut classes: Vec<Class> = Vec::with_capacity(class_nodes.len());
+        for node in class_nodes {
+            let name = text(node.get("name"));
+            if let Some(first) = class_nodes.iter().take(classes.len()).find(|c| text(c.get("name")) == name) {
+                let also = first.get("name").map_or(first.span, |n| n.span);
+                let span = node.get("name").map_or(node.span, |n| n.span);
+                let fault = self.fault(
+                    source,
+                    span,
+                    "duplicate-class",
+                    format!("two classes are named `{name}`"),
+                    "second class of this name",
+                );
+                fault.also.push((also, "first".into()));
+                fault.help = Some("`follows` and `memberOf` name a class, so names must differ".into());
+            }
+            let forms = self.forms(source, node);
+            let expected = asked(node.get("expected")).map(|e| self.setting(source, severity, e.span, e));
+            classes.push(Class {
+                name: name.into(),
+                forms,
+                expected,
+                require: Requirements::default(),
+                source: location(source, node.get("name").map_or(node.span, |n| n.span)),
+                is_followed: false,
+            });
+        }
+        let mut context = Context { source, severity, classes: &classes, lines: Vec::new(), sets_used: Vec::new() };
+        let required: Vec<Requirements> = class_nodes
+            .iter()
+            .enumerate()
+            .map(|(n, node)| self.requirements(&mut context, n, node.get("require")))
+            .collect();
+        // `expected` looks for any tag of the class.
+        for (n, class) in classes.iter().enumerate() {
+            if class.expected.is_some() {
+                add_line(&mut context.lines, n, &class.forms, None, Vec::new());
+            }
+        }
+        let Context { lines, sets_used, .. } = context;
+        let followed: Vec<usize> =
+            required.iter().filter_map(|r| r.follows.as_ref().map(|(_, f)| f.target.class)).collect();
+        for (n, (class, require)) in classes.iter_mut().zip(required).enumerate() {
+            class.require = require;
+            class.is_followed = followed.contains(&n);
+        }
+        let mut lines = lines;
+        for &n in &followed {
+            add_line(&mut lines, n, &classes[n].forms, None, Vec::new());
+        }
+        let other_tags = match spec.get("otherTags") {
+            Some(node) if node.as_str() == Some("allow") => None,
+            Some(node) => Some(self.setting(source, severity, node.span, node)),
+            None => None,
+        };
+        let exceptions = self.exceptions(source, spec.get("exceptions"));
+        if self.faults.len() > before {
+            return None;
+        }
+        let mut hash = Sha256::new();
+        hash.update(document.node.to_json().to_string());
+        for name in &sets_used {
+            if let Some((_, json)) = self.sets.get(name) {
+                hash.update(json);
+            }
+        }
+        Some(Policy {
+            name: document.name().into(),
+            description: document.node.at("/metadata/description").and_then(Node::as_str).map(str::to_owned),
+            hash: format!("sha256:{}", hex::encode(hash.finalize())).into(),
+            mode,
+            scope,
+            classes,
+            other_tags,
+            exceptions,
+            lines,
+        })
+    }
+
+    fn forms(&mut self, source: &Source, class: &Node) -> Vec<Form> {
+        let mut forms = Vec::new();
+        let written =
+            strings(class.get("form")).into_iter().map(|n| (n, false)).chain(class.get("regex").map(|n| (n, true)));
+        for (node, is_regex) in written {
+            let form_text = text(Some(node));
+            let form = if is_regex { Form::regex(form_text) } else { Form::parse(form_text) };
+            match form {
+                Ok(form) => forms.push(form),
+                Err(error) => {
+                    // Within a plain or quoted scalar on one line the fault can be pointed at exactly.
+                    let exact = source.slice(node.span).find(form_text).map(|at| {
+                        Span::new(node.span.start + at + error.range.start, node.span.start + at + error.range.end)
+                    });
+                    let label = error.help.clone().unwrap_or_default();
+                    self.fault(source, exact.unwrap_or(node.span), "invalid-form", error.message, label);
+                }
+            }
+        }
+        forms
+    }
+
+    fn exceptions(&mut self, source: &Source, node: Option<&Node>) -> Vec<Exception> {
+        let mut exceptions = Vec::new();
+        for item in node.map(Node::items).unwrap_or_default() {
+            let mut rules = Vec::new();
+            for rule in item.get("requirements").map(Node::items).unwrap_or_default() {
+                match Rule::from_word(text(Some(rule))) {
+                    Some(rule) => rules.push(rule),
+                    None => {
+                        let names = Rule::ALL.iter().map(|r| r.as_str()).collect::<Vec<_>>().join(", ");
+                        self.fault(
+                            source,
+                            rule.span,
+                            "unknown-requirement",
+                            format!("there is no requirement `{}`", text(Some(rule))),
+                            format!("one of {names}"),
+                        );
+                    }
+                }
+            }
+            let Some(until) = item.get("until").and_then(|n| self.date(source, n)) else { continue };
+            exceptions.push(Exception {
+                tags: strings(item.get("tags")).into_iter().map(|n| TagGlob::new(text(Some(n)))).collect(),
+                rules,
+                repositories: item.get("repositories").map(|n| self.scope(source, &strings(Some(n)))),
+                until,
+                reason: text(item.get("reason")).into(),
+                source: location(source, item.span),
+            });
+        }
+        exceptions
+    }
+
+    fn requirements(&mut self, context: &mut Context<'_>, class: usize, node: Option<&Node>) -> Requirements {
+        let Some(node) = node else { return Requirements::default() };
+        let source = context.source;
+        let severity = context.severity;
+        let span = |key: &str| node.entry(key).map_or(node.span, |(k, _)| k.span);
+        let plain =
+            |this: &mut Self, key: &str| asked(node.get(key)).map(|n| this.setting(source, severity, span(key), n));
+
+        let immutable = asked(node.get("immutable")).map(|n| {
+            let settle = n.get("settle").map(|s| self.wait(source, Some(s)));
+            let forget_after_delete = text(n.get("afterDelete")) == "forget";
+            (self.setting(source, severity, span("immutable"), n), ImmutableRule { settle, forget_after_delete })
+        });
+        let index = asked(node.get("index")).map(|n| {
+            let unless_single_platform = n.get("unlessSinglePlatform").and_then(Node::as_bool).unwrap_or(false);
+            (self.setting(source, severity, span("index"), n), IndexRule { unless_single_platform })
+        });
+        let platforms = asked(node.get("platforms")).map(|n| {
+            let mut set = |node: Option<&Node>| node.and_then(|v| self.platform_use(context, v));
+            // Short: a set's name or a list, which means `all`.
+            let rule = if n.is_mapping() {
+                PlatformRule { all: set(n.get("all")), any: set(n.get("any")), only: set(n.get("only")) }
+            } else {
+                PlatformRule { all: set(Some(n)), any: None, only: None }
+            };
+            (self.setting(source, severity, span("platforms"), n), rule)
+        });
+        let follows = asked(node.get("follows")).and_then(|n| {
+            let target = self.relation(context, class, n.get("class").unwrap_or(n), "follows")?;
+            let mut withdrawn = Vec::new();
+            for item in n.get("withdrawn").map(Node::items).unwrap_or_default() {
+                withdrawn.push(Withdrawn {
+                    tag: text(item.get("tag")).into(),
+                    reason: text(item.get("reason")).into(),
+                    until: item.get("until").and_then(|d| self.date(source, d)),
+                });
+            }
+            Some((self.setting(source, severity, span("follows"), n), FollowsRule { target, withdrawn }))
+        });
+        let member_of = asked(node.get("memberOf")).and_then(|n| {
+            let target = self.relation(context, class, n.get("class").unwrap_or(n), "memberOf")?;
+            Some((self.setting(source, severity, span("memberOf"), n), target))
+        });
+        let members_tagged = asked(node.get("membersTagged")).map(|n| {
+            let by = n
+                .get("by")
+                .or(Some(n).filter(|n| n.as_str().is_some()))
+                .and_then(|by| self.relation(context, class, by, "membersTagged"));
+            (self.setting(source, severity, span("membersTagged"), n), by)
+        });
+        let keeps_platforms = asked(node.get("keepsPlatforms")).map(|n| {
+            let own = &context.classes[class];
+            let major: Arc<str> = "major".into();
+            let has_major = own.forms.iter().all(|f| f.names().contains(&major));
+            let shared = if has_major { vec![major] } else { Vec::new() };
+            let line = add_line(&mut context.lines, class, &own.forms, None, shared.clone());
+            (self.setting(source, severity, span("keepsPlatforms"), n), KeepsPlatforms { shared, line })
+        });
+        let kind = match asked(node.get("kind")) {
+            Some(n) => {
+                let wanted = match text(Some(n.get("is").unwrap_or(n))) {
+                    "chart" => WantedKind::Chart,
+                    "artifact" => WantedKind::Artifact,
+                    _ => WantedKind::Image,
+                };
+                Some((self.setting(source, severity, span("kind"), n), wanted))
+            }
+            // Whoever asks for an index or platforms means an image.
+            None => index.as_ref().map(|(s, _)| s).or(platforms.as_ref().map(|(s, _)| s)).map(|s| {
+                (
+                    Setting { wait: SignedDuration::ZERO, note: None, enforce: Vec::new(), ..s.clone() },
+                    WantedKind::Image,
+                )
+            }),
+        };
+        Requirements {
+            kind,
+            index,
+            platforms,
+            keeps_platforms,
+            intact: plain(self, "intact"),
+            immutable,
+            present: plain(self, "present"),
+            follows,
+            member_of,
+            members_tagged,
+            locked: plain(self, "locked"),
+            config: self.schema(source, severity, node, "config"),
+            manifest: self.schema(source, severity, node, "manifest"),
+            expect: self.expressions(source, severity, node),
+        }
+    }
+
+    /// A platform set by its name, or a list written in place.
+    fn platform_use(&mut self, context: &mut Context<'_>, node: &Node) -> Option<Arc<PlatformSet>> {
+        let Some(name) = node.as_str() else {
+            let platforms = self.platforms(context.source, Some(node));
+            return Some(Arc::new(PlatformSet { name: None, revisions: vec![Revision { from: None, platforms }] }));
+        };
+        if let Some((set, _)) = self.sets.get(name) {
+            context.sets_used.push(name.to_owned());
+            return Some(set.clone());
+        }
+        let label = nearest(name, self.sets.keys().map(String::as_str)).map_or_else(
+            || "there is no PlatformSet of this name".to_owned(),
+            |near| format!("did you mean `{near}`?"),
+        );
+        self.fault(context.source, node.span, "unknown-platform-set", format!("unknown platform set `{name}`"), label);
+        None
+    }
+
+    /// The class that a relation names, the captures shared with it, and lines both ways.
+    fn relation(
+        &mut self,
+        context: &mut Context<'_>,
+        class: usize,
+        node: &Node,
+        relation: &'static str,
+    ) -> Option<Relation> {
+        let name = text(Some(node));
+        let Some(target) = context.classes.iter().position(|c| &*c.name == name) else {
+            let label = nearest(name, context.classes.iter().map(|c| &*c.name))
+                .map_or_else(|| "there is no class of this name".to_owned(), |near| format!("did you mean `{near}`?"));
+            self.fault(
+                context.source,
+                node.span,
+                "unknown-class",
+                format!("`{relation}` names the class `{name}`, which the policy does not have"),
+                label,
+            );
+            return None;
+        };
+        if target == class {
+            self.fault(
+                context.source,
+                node.span,
+                "self-relation",
+                format!("`{relation}` names its own class"),
+                "name another class",
+            );
+            return None;
+        }
+        let (own, other) = (&context.classes[class], &context.classes[target]);
+        let theirs = names_of_all(other);
+        let mut by_form = Vec::with_capacity(own.forms.len());
+        for (n, form) in own.forms.iter().enumerate() {
+            let mut shared: Vec<Arc<str>> = form.names().iter().filter(|name| theirs.contains(name)).cloned().collect();
+            shared.sort();
+            if shared.is_empty() && relation != "follows" {
+                self.fault(
+                    context.source,
+                    node.span,
+                    "no-shared-capture",
+                    format!("the form `{form}` and the class `{}` share no capture, so `{relation}` would pair every tag with every other", other.name),
+                    "give both forms the same placeholders",
+                );
+                return None;
+            }
+            by_form.push(Pairing {
+                theirs: add_line(&mut context.lines, target, &other.forms, None, shared.clone()),
+                ours: add_line(&mut context.lines, class, &own.forms, Some(n), shared.clone()),
+                shared,
+            });
+        }
+        Some(Relation { class: target, by_form })
+    }
+
+    /// A JSON Schema: inline, `file:NAME`, or either under `schema:`/`file:` beside severity, for and note.
+    fn schema(
+        &mut self,
+        source: &Source,
+        severity: Severity,
+        node: &Node,
+        key: &str,
+    ) -> Option<(Setting, Arc<Schema>)> {
+        let (name, value) = node.entry(key)?;
+        let wrapped = value.get("schema").or_else(|| value.get("file"));
+        let setting = self.setting(source, severity, name.span, if wrapped.is_some() { value } else { unwritten() });
+        let schema = wrapped.unwrap_or(value);
+        let json = match schema.as_str() {
+            Some(path) => {
+                let path = path.strip_prefix("file:").unwrap_or(path);
+                match (self.read_file)(source, path).and_then(|t| serde_json::from_str(&t).map_err(|e| e.to_string())) {
+                    Ok(json) => json,
+                    Err(error) => {
+                        let message = format!("cannot read the schema `{path}`: {error}");
+                        self.fault(
+                            source,
+                            schema.span,
+                            "unreadable-schema",
+                            message,
+                            "a JSON Schema beside the policy",
+                        );
+                        return None;
+                    }
+                }
+            }
+            None => schema.to_json(),
+        };
+        match Schema::from_json(json) {
+            Ok(schema) => Some((setting, Arc::new(schema))),
+            Err(error) => {
+                self.fault(
+                    source,
+                    schema.span,
+                    "invalid-schema",
+                    error.to_string(),
+                    "remote references are never followed",
+                );
+                None
+            }
+        }
+    }
+
+    fn expressions(&mut self, source: &Source, severity: Severity, node: &Node) -> Option<(Setting, Vec<Expression>)> {
+        let (key, value) = node.entry("expect")?;
+        let mut expressions = Vec::new();
+        for item in value.get("expressions").unwrap_or(value).items() {
+            match Expression::compile(text(item.get("name")), text(item.get("cel")), text(item.get("message"))) {
+                Ok(expression) => expressions.push(expression),
+                Err(error) => {
+                    let span = item.get("cel").map_or(item.span, |n| n.span);
+                    self.fault(
+                        source,
+                        span,
+                        "invalid-expression",
+                        error.to_string(),
+                        "CEL over `image`, `tag`, `history`, `now`",
+                    );
+                }
+            }
+        }
+        Some((self.setting(source, severity, key.span, value), expressions))
+    }
+}
+
+/// The names that every form of a class captures: only these can be relied on in a relation.
+pub(super) fn names_of_all(class: &Class) -> Vec<Arc<str>> {
+    let Some((first, rest)) = class.forms.split_first() else { return Vec::new() };
+    first.names().iter().filter(|n| rest.iter().all(|f| f.names().contains(n))).cloned().collect()
+}
+
+fn add_line(
+    lines: &mut Vec<Line>,
+    class: usize,
+    forms: &[Form],
+    form: Option<usize>,
+    shared: Vec<Arc<str>>,
+) -> super::observation::LineId {
+    let line = Line::new(class, forms, form, shared);
+    let id = line.id.clone();
+    if !lines.contains(&line) {
+        lines.push(line);
+    }
+    id
+}
+
+fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    names
+        .map(|n| (strsim::jaro_winkler(name, n), n))
+        .filter(|(score, _)| *score > 0.75)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, n)| n)
+}

@@ -1,0 +1,529 @@
+//! What a tag leads to, as requirements see it: kind, images with their platforms, and what is wrong with them.
+
+use std::sync::Arc;
+
+use super::judge::Gather;
+use super::observation::{Cause, CauseKind, Fact, StoredManifest};
+use super::reason::Reason;
+use super::set::Lead;
+use super::verdict::{Kind, Severity};
+use crate::image::{Content, Descriptor, Digest, Index, ManifestError, MediaType, Platform, Single};
+
+/// Deepest nesting of indexes that is opened, the outermost included (threat model, section 5).
+const DEPTH_MAX: usize = 3;
+/// Most entries looked at below one tag, nested ones included.
+const LEAVES_MAX: usize = 1_000;
+
+/// What a manifest leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Shape {
+    Index,
+    Image,
+    /// Something that is no image, named for people: `a Helm chart`.
+    Artifact {
+        chart: bool,
+        name: String,
+    },
+    /// Docker schema 1.
+    Legacy,
+    /// Bytes that are no usable manifest.
+    Malformed(Reason, String),
+    /// The registry says it is not there.
+    Absent,
+    /// It could not be determined.
+    Undetermined(Cause),
+}
+
+/// One image below a tag.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Leaf {
+    /// The image's manifest.
+    pub digest: Digest,
+    /// The platform it counts for: what the image is, where that is known.
+    pub platform: Option<Platform>,
+    /// Its config blob, where the manifest was read.
+    pub config: Option<Digest>,
+    /// Whether it is there and was read; an image that is not there covers nothing.
+    pub present: bool,
+}
+
+/// Something wrong below a tag, with the most that it can matter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Problem {
+    pub reason: Reason,
+    pub at_most: Severity,
+    pub message: String,
+    pub expected: Vec<String>,
+    pub actual: Vec<String>,
+}
+
+/// Everything below a tag.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct View {
+    pub shape: Shape,
+    pub leaves: Vec<Leaf>,
+    pub problems: Vec<Problem>,
+    /// What could not be determined below the top.
+    pub unknown: Vec<Cause>,
+}
+
+impl View {
+    /// What kind the report calls it.
+    pub fn kind(&self) -> Option<Kind> {
+        match &self.shape {
+            Shape::Index => Some(Kind::Index),
+            Shape::Image | Shape::Legacy => Some(Kind::Image),
+            Shape::Artifact { .. } => Some(Kind::Artifact),
+            Shape::Malformed(..) | Shape::Absent | Shape::Undetermined(_) => None,
+        }
+    }
+
+    /// What it counts as in a class; `None` while that is not known.
+    pub fn lead(&self) -> Option<Lead> {
+        match &self.shape {
+            Shape::Index | Shape::Image | Shape::Legacy | Shape::Malformed(..) => Some(Lead::Image),
+            Shape::Artifact { chart: true, .. } => Some(Lead::Chart),
+            Shape::Artifact { .. } => Some(Lead::Artifact),
+            Shape::Absent | Shape::Undetermined(_) => None,
+        }
+    }
+
+    /// The platforms covered, each once, in order.
+    pub fn platforms(&self) -> Vec<Platform> {
+        let mut platforms: Vec<Platform> = Vec::new();
+        for platform in self.leaves.iter().filter(|l| l.present).filter_map(|l| l.platform.as_ref()) {
+            if !platforms.contains(platform) {
+                platforms.push(platform.clone());
+            }
+        }
+        platforms
+    }
+}
+
+/// How an artifact is called, by its type or its config's (OCI image specification, artifacts guidance).
+fn artifact_name(single: &Single) -> (bool, String) {
+    let kind = single.artifact_type.as_deref().unwrap_or(single.config.media_type.as_str());
+    let name = match kind {
+        "application/vnd.cncf.helm.config.v1+json" => return (true, "a Helm chart".to_owned()),
+        "application/vnd.cncf.notary.signature" => "a signature",
+        k if k.contains("cosign") || k.contains("sigstore") => "a signature",
+        k if k.contains("spdx") || k.contains("cyclonedx") || k.contains("sbom") => "an SBOM",
+        k if k.contains("in-toto") => "an attestation",
+        k if k.contains("wasm") => "a WebAssembly module",
+        k => return (false, format!("an artifact of type {}", crate::document::quoted(k).trim_matches('`'))),
+    };
+    (false, name.to_owned())
+}
+
+/// Looks at what a digest leads to, down to the image configs if `deep`.
+pub(super) fn view(gather: &mut Gather<'_>, digest: &Digest, deep: bool) -> Option<View> {
+    let mut view = View { shape: Shape::Index, leaves: Vec::new(), problems: Vec::new(), unknown: Vec::new() };
+    let manifest = match gather.manifest(digest)? {
+        Fact::Known(manifest) => manifest,
+        Fact::Absent => {
+            view.shape = Shape::Absent;
+            return Some(view);
+        }
+        Fact::Undetermined(cause) => {
+            view.shape = Shape::Undetermined(cause);
+            return Some(view);
+        }
+    };
+    let parsed = match &manifest.parsed {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            view.shape = shape_of_fault(error);
+            return Some(view);
+        }
+    };
+    match &parsed.content {
+        Content::Index(index) => {
+            let mut walk = Walk { gather, view: &mut view, deep, asked: false };
+            walk.index(index, 1, &mut vec![digest.clone()]);
+            let asked = walk.asked;
+            duplicates(index, &mut view);
+            if asked { None } else { Some(view) }
+        }
+        Content::Single(single) => {
+            if !is_image(single) {
+                let (chart, name) = artifact_name(single);
+                if single.config.media_type == MediaType::OciEmpty && single.artifact_type.is_none() {
+                    view.problem(
+                        Reason::MalformedArtifact,
+                        Severity::Warning,
+                        "the artifact has an empty config and no `artifactType`".to_owned(),
+                    );
+                }
+                view.shape = Shape::Artifact { chart, name };
+                return Some(view);
+            }
+            view.shape = Shape::Image;
+            if !deep {
+                view.leaves.push(Leaf {
+                    digest: digest.clone(),
+                    platform: None,
+                    config: Some(single.config.digest.clone()),
+                    present: true,
+                });
+                return Some(view);
+            }
+            let mut walk = Walk { gather, view: &mut view, deep, asked: false };
+            walk.image(digest, single, None);
+            let asked = walk.asked;
+            // Signatures of one common tool use the image config type with both fields empty.
+            let nameless = view.problems.iter().any(|p| p.reason == Reason::ConfigWithoutPlatform);
+            if nameless {
+                view.problems.retain(|p| p.reason != Reason::ConfigWithoutPlatform);
+                view.leaves.clear();
+                view.shape = Shape::Artifact {
+                    chart: false,
+                    name: "something whose config names no platform, as signatures have it".to_owned(),
+                };
+            }
+            if asked { None } else { Some(view) }
+        }
+        Content::Schema1 => {
+            view.shape = Shape::Legacy;
+            Some(view)
+        }
+        Content::Unknown => {
+            let name =
+                format!("content of type {}", crate::document::quoted(parsed.media_type.as_str()).trim_matches('`'));
+            view.shape = Shape::Artifact { chart: false, name };
+            Some(view)
+        }
+    }
+}
+
+fn shape_of_fault(error: &ManifestError) -> Shape {
+    if error.is_limit() {
+        return Shape::Undetermined(Cause { kind: CauseKind::Limit, text: error.to_string() });
+    }
+    let reason = match error {
+        ManifestError::Ambiguous(_) => Reason::AmbiguousManifest,
+        _ => Reason::MalformedManifest,
+    };
+    Shape::Malformed(reason, error.to_string())
+}
+
+fn is_image(single: &Single) -> bool {
+    single.artifact_type.is_none() && single.config.media_type.is_image_config()
+}
+
+/// Two entries with one platform: the runtime takes the first (OCI image specification, image-index.md:
+/// "the first matching entry SHOULD be used").
+fn duplicates(index: &Index, view: &mut View) {
+    let mut seen: Vec<(Platform, &Digest)> = Vec::new();
+    for entry in index.entries.iter().filter(|e| !e.is_attestation()) {
+        let Some(platform) = entry.platform() else { continue };
+        match seen.iter().find(|(known, _)| *known == platform) {
+            Some((_, digest)) if **digest == entry.digest => {
+                view.problem(
+                    Reason::RepeatedEntry,
+                    Severity::Info,
+                    format!("{platform} is listed twice with the same image"),
+                );
+            }
+            Some((_, digest)) => {
+                let message = format!(
+                    "{platform} is listed twice, as {} and {}; runtimes take the first",
+                    digest.short(),
+                    entry.digest.short()
+                );
+                view.problem(Reason::DuplicatePlatform, Severity::Critical, message);
+            }
+            None => seen.push((platform, &entry.digest)),
+        }
+    }
+}
+
+impl View {
+    fn problem(&mut self, reason: Reason, at_most: Severity, message: String) {
+        self.problems.push(Problem { reason, at_most, message, expected: Vec::new(), actual: Vec::new() });
+    }
+}
+
+struct Walk<'a, 'b> {
+    gather: &'a mut Gather<'b>,
+    view: &'a mut View,
+    deep: bool,
+    /// Whether a question was asked: what was seen so far is then incomplete.
+    asked: bool,
+}
+
+/// How an entry is called in messages: by its platform where it has one.
+fn called(entry: &Descriptor) -> String {
+    match entry.platform() {
+        Some(platform) => format!("the entry for {platform}"),
+        None => format!("the entry {}", entry.digest.short()),
+    }
+}
+
+impl Walk<'_, '_> {
+    fn index(&mut self, index: &Index, depth: usize, above: &mut Vec<Digest>) {
+        for entry in &index.entries {
+            if self.view.leaves.len() >= LEAVES_MAX {
+                self.unknown(CauseKind::Limit, format!("more than {LEAVES_MAX} images below the tag"));
+                return;
+            }
+            self.entry(index, entry, depth, above);
+        }
+    }
+
+    fn entry(&mut self, index: &Index, entry: &Descriptor, depth: usize, above: &mut Vec<Digest>) {
+        if entry.is_attestation() {
+            self.attestation(index, entry);
+            return;
+        }
+        if entry.is_unselectable_placeholder() {
+            self.view.problem(
+                Reason::UnselectableEntry,
+                Severity::Warning,
+                format!(
+                    "the entry {} is for unknown/unknown and is not marked as an attestation",
+                    entry.digest.short()
+                ),
+            );
+            return;
+        }
+        self.statement(entry);
+        if !self.deep {
+            self.view.leaves.push(Leaf {
+                digest: entry.digest.clone(),
+                platform: entry.platform(),
+                config: None,
+                present: true,
+            });
+            return;
+        }
+        if above.contains(&entry.digest) {
+            self.unknown(CauseKind::Limit, format!("the index {} contains itself", entry.digest.short()));
+            return;
+        }
+        let Some(fact) = self.gather.manifest(&entry.digest) else {
+            self.asked = true;
+            return;
+        };
+        let manifest = match fact {
+            Fact::Known(manifest) => manifest,
+            Fact::Absent => {
+                let message =
+                    format!("{} is listed as {} and is not in the registry", called(entry), entry.digest.short());
+                self.view.problem(Reason::BrokenIndex, Severity::Critical, message);
+                self.view.leaves.push(Leaf {
+                    digest: entry.digest.clone(),
+                    platform: entry.platform(),
+                    config: None,
+                    present: false,
+                });
+                return;
+            }
+            Fact::Undetermined(cause) => {
+                self.view.unknown.push(cause);
+                return;
+            }
+        };
+        self.size(entry, manifest.size);
+        self.listed(entry, &manifest, depth, above);
+    }
+
+    fn listed(&mut self, entry: &Descriptor, manifest: &Arc<StoredManifest>, depth: usize, above: &mut Vec<Digest>) {
+        let parsed = match &manifest.parsed {
+            Ok(parsed) => parsed,
+            Err(error) => {
+                match shape_of_fault(error) {
+                    Shape::Undetermined(cause) => self.view.unknown.push(cause),
+                    Shape::Malformed(reason, text) => {
+                        self.view.problem(reason, Severity::Critical, format!("{}: {text}", called(entry)))
+                    }
+                    _ => {}
+                }
+                return;
+            }
+        };
+        match &parsed.content {
+            Content::Index(inner) => {
+                self.view.problem(
+                    Reason::NestedIndex,
+                    Severity::Warning,
+                    format!("{} is itself an index", called(entry)),
+                );
+                if depth >= DEPTH_MAX {
+                    self.unknown(CauseKind::Limit, format!("indexes nest deeper than {DEPTH_MAX}"));
+                    return;
+                }
+                let first = self.view.leaves.len();
+                above.push(entry.digest.clone());
+                self.index(inner, depth + 1, above);
+                above.pop();
+                let covers = |p: &Platform| {
+                    self.view.leaves[first..].iter().any(|l| l.platform.as_ref().is_some_and(|q| p.agrees_with(q)))
+                };
+                if let Some(platform) = entry.platform()
+                    && !self.asked
+                    && !covers(&platform)
+                {
+                    self.view.problem(
+                        Reason::LyingIndex,
+                        Severity::Critical,
+                        format!("the entry for {platform} is an index without that platform"),
+                    );
+                }
+            }
+            Content::Single(single) if is_image(single) => self.image(&entry.digest, single, Some(entry)),
+            Content::Schema1 => {
+                self.view.problem(
+                    Reason::LegacyFormat,
+                    Severity::Critical,
+                    format!("{} has the format Docker schema 1", called(entry)),
+                );
+            }
+            // What is no image covers no platform, and is no fault (OCI: unknown media types are no error).
+            Content::Single(_) | Content::Unknown => {}
+        }
+    }
+
+    fn image(&mut self, digest: &Digest, single: &Single, entry: Option<&Descriptor>) {
+        let Some(fact) = self.gather.config(&single.config.digest) else {
+            self.asked = true;
+            return;
+        };
+        let name = || entry.map_or_else(|| "the image".to_owned(), called);
+        let config = match fact {
+            Fact::Known(config) => config,
+            Fact::Absent => {
+                self.view.problem(
+                    Reason::MissingConfig,
+                    Severity::Critical,
+                    format!("the config of {} is not in the registry", name()),
+                );
+                return;
+            }
+            Fact::Undetermined(cause) => {
+                self.view.unknown.push(cause);
+                return;
+            }
+        };
+        self.size(&single.config, config.size);
+        let stated = entry.and_then(Descriptor::platform);
+        let leaf = |platform| Leaf {
+            digest: digest.clone(),
+            platform,
+            config: Some(single.config.digest.clone()),
+            present: true,
+        };
+        let own = match &config.parsed {
+            Ok(parsed) => {
+                parsed.platform().map(|own| (own, parsed.declared.variant.as_deref().is_none_or(str::is_empty)))
+            }
+            Err(fault) => {
+                self.view.problem(
+                    Reason::ConfigWithoutPlatform,
+                    Severity::Critical,
+                    format!("the config of {} cannot be read: {fault}", name()),
+                );
+                return;
+            }
+        };
+        let platform = match (stated, own) {
+            (None, Some((own, _))) => Some(own),
+            (Some(stated), Some((own, without_variant))) => {
+                // Old builders leave the variant out: such a config agrees with any.
+                let same_but_variant =
+                    without_variant && stated.os() == own.os() && stated.architecture() == own.architecture();
+                if stated.agrees_with(&own) || (same_but_variant && stated.os_version().is_none()) {
+                    Some(stated)
+                } else {
+                    self.view.problems.push(Problem {
+                        reason: Reason::LyingIndex,
+                        at_most: Severity::Critical,
+                        message: format!("the entry for {stated} leads to an image for {own}"),
+                        expected: vec![stated.to_string()],
+                        actual: vec![own.to_string()],
+                    });
+                    Some(own)
+                }
+            }
+            (_, None) => {
+                self.view.problem(
+                    Reason::ConfigWithoutPlatform,
+                    Severity::Critical,
+                    format!("the config of {} names no operating system or architecture", name()),
+                );
+                None
+            }
+        };
+        self.view.leaves.push(leaf(platform));
+    }
+
+    /// What the entry itself states.
+    fn statement(&mut self, entry: &Descriptor) {
+        let Some(declared) = &entry.platform else { return };
+        match Platform::normalise(declared) {
+            None => self.view.problem(
+                Reason::InvalidDescriptor,
+                Severity::Critical,
+                format!(
+                    "the entry {} states a platform without operating system or architecture",
+                    entry.digest.short()
+                ),
+            ),
+            Some(platform) if !platform.is_selectable() => {
+                self.view.problem(
+                    Reason::InvalidVariant,
+                    Severity::Warning,
+                    format!("no runtime looks for {platform}"),
+                );
+            }
+            Some(platform) if !declared.is_canonical() => {
+                let written = crate::document::quoted(&format!("{}/{}", declared.os, declared.architecture));
+                self.view.problem(
+                    Reason::NonCanonicalPlatform,
+                    Severity::Warning,
+                    format!("{platform} is written as {written}"),
+                );
+            }
+            Some(platform)
+                if platform.os() == "windows" && platform.os_version().is_none_or(|v| v.split('.').count() != 4) =>
+            {
+                self.view.problem(
+                    Reason::NonCanonicalPlatform,
+                    Severity::Warning,
+                    format!("the entry for {platform} does not say its whole Windows build in `os.version`"),
+                );
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn attestation(&mut self, index: &Index, entry: &Descriptor) {
+        let about = entry.reference_digest.as_deref();
+        if about.is_some_and(|about| !index.entries.iter().any(|e| e.digest.as_str() == about)) {
+            self.view.problem(
+                Reason::DanglingAttestation,
+                Severity::Warning,
+                format!("the attestation {} is about no image of this index", entry.digest.short()),
+            );
+        }
+    }
+
+    fn size(&mut self, descriptor: &Descriptor, size: u64) {
+        if descriptor.size != size {
+            self.view.problems.push(Problem {
+                reason: Reason::SizeMismatch,
+                at_most: Severity::Critical,
+                message: format!(
+                    "{} has {size} bytes where its descriptor says {}",
+                    descriptor.digest.short(),
+                    descriptor.size
+                ),
+                expected: vec![descriptor.size.to_string()],
+                actual: vec![size.to_string()],
+            });
+        }
+    }
+
+    fn unknown(&mut self, kind: CauseKind, text: String) {
+        self.view.unknown.push(Cause { kind, text });
+    }
+}
