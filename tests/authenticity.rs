@@ -67,11 +67,8 @@ fn t01_the_senders_signatures_are_right() {
                     assert_eq!(check(&wrong, &body), Err(Refused::Wrong), "{}", path.display());
                     assert_eq!(check(&right, &[&body[..], b"\n"].concat()), Err(Refused::Wrong), "{}", path.display());
                 }
-<<<<<<< HEAD
-=======
                 // Made samples carry no signature.
                 Err(Refused::Missing) => assert!(path.to_string_lossy().contains("/made-"), "{}", path.display()),
->>>>>>> main
                 // One sample of Artifactory carries the secret itself.
                 fault => assert_eq!(fault, Err(Refused::Malformed), "{}", path.display()),
             }

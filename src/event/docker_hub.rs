@@ -40,11 +40,7 @@ pub(super) fn parse(request: &Request<'_>) -> Result<Parsed, FormatError> {
         expected: "`repository` must have `repo_name`, or `namespace` and `name`",
     })?;
     let push = &notification.push_data;
-<<<<<<< HEAD
-    #[expect(clippy::cast_possible_truncation, reason = "the cast saturates, and such a time is then none")]
-=======
     // The cast saturates, and a time that far away is none.
->>>>>>> main
     let at = push.pushed_at.and_then(|seconds| jiff::Timestamp::from_second(seconds as i64).ok());
     let mut parsed = Parsed::default();
     parsed.claim(

@@ -7,11 +7,7 @@ use serde_json::value::RawValue;
 
 use super::acr::Record;
 use super::fault::FormatError;
-<<<<<<< HEAD
-use super::json::{self, Limits, Object};
-=======
 use super::json::{self, JsonError, Limits, Object};
->>>>>>> main
 use super::{Action, Handshake, IgnoredReason, Parsed, Request};
 use crate::image::Host;
 
@@ -55,15 +51,6 @@ pub(super) fn parse(request: &Request<'_>) -> Result<Parsed, FormatError> {
         read(&item, &mut parsed)?;
         return Ok(parsed);
     }
-<<<<<<< HEAD
-    let items: Vec<&RawValue> = json::list_from_json(request.body, LIMITS)?;
-    let mut parsed = Parsed::default();
-    let alone = items.len() == 1;
-    for raw in items {
-        let item = json::from_scanned::<Object<Item<'_>>>(raw.get()).map_err(FormatError::from);
-        match item.and_then(|item| read(&item, &mut parsed)) {
-            // A batch is not lost for one of its items; a body that is nothing but that item is unreadable.
-=======
     let mut parsed = Parsed::default();
     let items: Vec<Result<Object<Item<'_>>, JsonError>> = match json::list_from_json(request.body, LIMITS) {
         Ok(items) => items.into_iter().map(Ok).collect(),
@@ -77,7 +64,6 @@ pub(super) fn parse(request: &Request<'_>) -> Result<Parsed, FormatError> {
     for item in items {
         match item.map_err(FormatError::from).and_then(|item| read(&item, &mut parsed)) {
             // A body that is nothing but that item is unreadable.
->>>>>>> main
             Err(fault) if alone => return Err(fault),
             Err(fault) => parsed.ignore(IgnoredReason::Malformed, &fault.to_string()),
             Ok(()) => {}

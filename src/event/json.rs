@@ -135,8 +135,6 @@ fn scan(bytes: &[u8], limits: Limits) -> Result<(), JsonError> {
             }
             b'}' | b']' => depth = depth.saturating_sub(1),
             b':' => keyed = true,
-<<<<<<< HEAD
-=======
             // Some senders indent.
             b' ' => {
                 while bytes.get(at..).and_then(|rest| rest.first_chunk()) == Some(b"        ") {
@@ -146,7 +144,6 @@ fn scan(bytes: &[u8], limits: Limits) -> Result<(), JsonError> {
                     continue;
                 }
             }
->>>>>>> main
             b',' => {
                 keyed = false;
                 if let Some(count) = depth.checked_sub(1).and_then(|d| counts.get_mut(d)) {
@@ -166,16 +163,6 @@ fn scan(bytes: &[u8], limits: Limits) -> Result<(), JsonError> {
 /// Where the string that begins at `start` ends: the index of its closing quote, or the end of the bytes.
 fn string_end(bytes: &[u8], start: usize) -> usize {
     let mut at = start;
-<<<<<<< HEAD
-    while let Some(&byte) = bytes.get(at) {
-        match byte {
-            b'"' => return at,
-            b'\\' => at += 2,
-            _ => at += 1,
-        }
-    }
-    bytes.len()
-=======
     loop {
         // Eight bytes at once while none of them is a quote or a backslash: payloads are mostly strings.
         while let Some(word) = bytes.get(at..).and_then(|rest| rest.first_chunk()) {
@@ -204,7 +191,6 @@ const fn repeat(byte: u8) -> u64 {
 /// A word whose lowest set bit is in the lowest byte of `word` that is zero; zero where none is.
 const fn zero_bytes(word: u64) -> u64 {
     word.wrapping_sub(repeat(0x01)) & !word & repeat(0x80)
->>>>>>> main
 }
 
 /// A struct that is written as a JSON object. What serde derives would take an array of the fields' values in
@@ -287,8 +273,6 @@ mod tests {
     }
 
     #[test]
-<<<<<<< HEAD
-=======
     fn strings_end_where_they_end() {
         for filler in 0..20 {
             for tail in ["", "\"", "\\", "\\\"", "\\\\\"", "!\"", "é\"\"", "]\u{7f}\u{80}\""] {
@@ -304,7 +288,6 @@ mod tests {
     }
 
     #[test]
->>>>>>> main
     fn t07_ambiguous_json_is_refused() {
         for bad in [
             r#"{"a":"1","a":"1"}"#,
