@@ -227,7 +227,7 @@ impl<O: Outbox, T: Transport> Courier<O, T> {
                 match rest {
                     Some(rest) => tokio::time::sleep(rest).await,
                     None => {
-                        tokio::join!(tokio::time::sleep(REST), self.outbox.work(LOOK_EVERY));
+                        tokio::join!(tokio::time::sleep(REST), self.outbox.work((self.clock)(), LOOK_EVERY));
                     }
                 }
             };

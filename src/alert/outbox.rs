@@ -19,7 +19,7 @@ pub trait Outbox: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<OutboxItem>, StoreError>> + Send;
 
     /// Waits until an alert may be due, or `at_most` has passed.
-    fn work(&self, at_most: Duration) -> impl Future<Output = ()> + Send;
+    fn work(&self, now: Timestamp, at_most: Duration) -> impl Future<Output = ()> + Send;
 
     /// Removes alerts: delivered, or refused for good.
     fn done(&self, ids: Vec<i64>) -> impl Future<Output = Result<(), StoreError>> + Send;
@@ -44,8 +44,8 @@ impl<S: Store> Outbox for S {
         self.outbox(sink, horizon, limit)
     }
 
-    fn work(&self, at_most: Duration) -> impl Future<Output = ()> + Send {
-        self.outbox_work(at_most)
+    fn work(&self, now: Timestamp, at_most: Duration) -> impl Future<Output = ()> + Send {
+        self.outbox_work(now, at_most)
     }
 
     fn done(&self, ids: Vec<i64>) -> impl Future<Output = Result<(), StoreError>> + Send {

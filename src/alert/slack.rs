@@ -55,7 +55,7 @@ pub(super) fn body(alert: &Alert, links: &Links) -> Vec<u8> {
 }
 
 /// The body for many alerts at once.
-pub(super) fn summary(summary: &Summary, links: &Links) -> Vec<u8> {
+pub(super) fn summary(summary: &Summary<'_>, links: &Links) -> Vec<u8> {
     let title = summary.title();
     let mut blocks = vec![header(&title), section(&summary.lines().join("\n"))];
     blocks.extend(

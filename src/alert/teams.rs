@@ -59,7 +59,7 @@ pub(super) fn body(alert: &Alert, links: &Links) -> Vec<u8> {
 }
 
 /// The body for many alerts at once.
-pub(super) fn summary(summary: &Summary, links: &Links) -> Vec<u8> {
+pub(super) fn summary(summary: &Summary<'_>, links: &Links) -> Vec<u8> {
     let colour = if summary.worst() == Some(Severity::Critical) { "Attention" } else { "Warning" };
     let mut content = vec![title(&summary.title(), colour)];
     content.extend(summary.lines().iter().map(|line| text_run(line, 300)));

@@ -128,7 +128,7 @@ impl Outbox for Memory {
         Ok(due.take(limit).map(|(item, _)| item.clone()).collect())
     }
 
-    async fn work(&self, at_most: Duration) {
+    async fn work(&self, _now: Timestamp, at_most: Duration) {
         let _ = tokio::time::timeout(at_most, self.woken.notified()).await;
     }
 

@@ -1,0 +1,350 @@
+//! What the tests of the listeners share: a store in memory, certificates, and a client that sends raw bytes.
+#![expect(dead_code, reason = "each test binary uses its part")]
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tidewaiter::history::Origin;
+use tidewaiter::image::{Digest, Host, Repository, Tag};
+use tidewaiter::policy::violation::Violation;
+use tidewaiter::policy::{Answer, Question, TagRecord};
+use tidewaiter::store::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// What the store does when asked to append.
+#[derive(Default, Clone)]
+pub enum Append {
+    #[default]
+    Record,
+    Refuse(fn() -> StoreError),
+    Wait(Duration),
+    Panic,
+}
+
+/// A store in memory.
+#[derive(Default)]
+pub struct Memory {
+    pub append: Mutex<Append>,
+    pub broken: Mutex<Option<fn() -> StoreError>>,
+    pub events: Mutex<Vec<Incoming>>,
+    pub dead: Mutex<Vec<DeadLetter>>,
+    pub accepted: Mutex<Vec<(String, String, String)>>,
+    pub violations: Mutex<Vec<ViolationRow>>,
+    pub tags: Mutex<Vec<(Tag, TagRecord)>>,
+    pub stats: Mutex<Stats>,
+    pub keys: Mutex<HashSet<(String, String)>>,
+    pub waiting: AtomicUsize,
+}
+
+type Result<T> = std::result::Result<T, StoreError>;
+
+impl Store for Memory {
+    fn append(&self, events: Vec<Incoming>, dead: Vec<DeadLetter>) -> impl Future<Output = Result<Appended>> + Send {
+        let how = self.append.lock().unwrap().clone();
+        async move {
+            match how {
+                Append::Record => {}
+                Append::Refuse(error) => return Err(error()),
+                Append::Wait(time) => {
+                    self.waiting.fetch_add(1, Ordering::SeqCst);
+                    tokio::time::sleep(time).await;
+                    self.waiting.fetch_sub(1, Ordering::SeqCst);
+                }
+                Append::Panic => panic!("planted"),
+            }
+            let mut appended = Appended::default();
+            for event in events {
+                let key = (event.source.to_string(), event.key.clone());
+                if self.keys.lock().unwrap().insert(key) {
+                    appended.recorded += 1;
+                    self.events.lock().unwrap().push(event);
+                } else {
+                    appended.duplicate += 1;
+                }
+            }
+            self.dead.lock().unwrap().extend(dead);
+            Ok(appended)
+        }
+    }
+
+    async fn claim(&self, _: Timestamp, _: usize, _: usize, _: Duration) -> Result<Vec<Claim>> {
+        Ok(Vec::new())
+    }
+
+    async fn work(&self, _: Duration) {}
+
+    async fn complete(&self, _: &Claim, _: Step, _: bool) -> Result<()> {
+        Ok(())
+    }
+
+    async fn answer(&self, _: &Repository, _: Vec<Question>) -> Result<Vec<(Question, Answer)>> {
+        Ok(Vec::new())
+    }
+
+    async fn open_violations(&self, _: &Repository, _: Vec<Option<Tag>>) -> Result<Vec<Violation>> {
+        Ok(Vec::new())
+    }
+
+    async fn tags(&self, _: &Repository, after: Option<Tag>, limit: usize) -> Result<Vec<(Tag, TagRecord)>> {
+        let tags = self.tags.lock().unwrap();
+        Ok(tags.iter().filter(|(tag, _)| after.as_ref().is_none_or(|after| tag > after)).take(limit).cloned().collect())
+    }
+
+    async fn repositories(&self, _: Option<&Host>, _: Option<Repository>, _: usize) -> Result<Vec<Repository>> {
+        Ok(Vec::new())
+    }
+
+    async fn recheck(&self, _: &Repository, _: Vec<Recheck>) -> Result<()> {
+        Ok(())
+    }
+
+    async fn accept(
+        &self,
+        repository: &Repository,
+        tag: &Tag,
+        digest: &Digest,
+        reason: &str,
+        _: Timestamp,
+    ) -> Result<()> {
+        let accepted = (format!("{repository}:{tag}"), digest.to_string(), reason.to_owned());
+        self.accepted.lock().unwrap().push(accepted);
+        Ok(())
+    }
+
+    async fn violations(&self, filter: ViolationFilter, paging: Paging) -> Result<Page<ViolationRow>> {
+        let all = self.violations.lock().unwrap().clone();
+        let items = all
+            .into_iter()
+            .filter(|row| filter.policy.as_deref().is_none_or(|p| p == &*row.violation.key.policy))
+            .take(paging.limit)
+            .collect();
+        Ok(Page { items, next: Some("more".into()) })
+    }
+
+    async fn verdicts(&self, _: Option<Host>, _: Option<String>, _: Option<Tag>, _: Paging) -> Result<Page<String>> {
+        Ok(Page { items: vec![r#"{"policy":"iot"}"#.into()], next: None })
+    }
+
+    async fn events(
+        &self,
+        _: Option<Timestamp>,
+        source: Option<String>,
+        _: Option<String>,
+        paging: Paging,
+    ) -> Result<Page<EventRow>> {
+        let events = self.events.lock().unwrap();
+        let items = events
+            .iter()
+            .rev()
+            .enumerate()
+            .filter(|(_, e)| source.as_deref().is_none_or(|s| s == &*e.source))
+            .take(paging.limit)
+            .map(|(n, e)| EventRow {
+                number: n as i64,
+                id: e.event.id.clone(),
+                source: e.source.to_string(),
+                received_at: e.received_at,
+                action: e.event.action,
+                repository: e.repository.clone(),
+                tag: e.event.tag.clone(),
+                digest: e.event.digest.clone(),
+                state: "queued".into(),
+                fault: None,
+            })
+            .collect();
+        Ok(Page { items, next: None })
+    }
+
+    async fn dead_letters(&self, _: Paging) -> Result<Page<DeadLetter>> {
+        Ok(Page { items: self.dead.lock().unwrap().clone(), next: None })
+    }
+
+    async fn forget_dead_letter(&self, _: i64) -> Result<()> {
+        Ok(())
+    }
+
+    async fn outbox(&self, _: &str, _: Timestamp, _: usize) -> Result<Vec<OutboxItem>> {
+        Ok(Vec::new())
+    }
+
+    async fn outbox_work(&self, _: Duration) {}
+
+    async fn outbox_done(&self, _: Vec<i64>) -> Result<()> {
+        Ok(())
+    }
+
+    async fn outbox_retry(&self, _: i64, _: Timestamp) -> Result<()> {
+        Ok(())
+    }
+
+    async fn outbox_add(&self, _: Vec<NewAlert>) -> Result<()> {
+        Ok(())
+    }
+
+    async fn get(&self, _: &str) -> Result<Option<String>> {
+        Ok(None)
+    }
+
+    async fn set(&self, _: &str, _: &str) -> Result<()> {
+        Ok(())
+    }
+
+    async fn stats(&self) -> Result<Stats> {
+        Ok(self.stats.lock().unwrap().clone())
+    }
+
+    async fn probe(&self) -> Result<()> {
+        self.broken.lock().unwrap().map_or(Ok(()), |error| Err(error()))
+    }
+}
+
+/// An authority for tests, which makes certificates into files.
+pub struct Authority {
+    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+    pub pem: String,
+}
+
+impl Authority {
+    pub fn new() -> Authority {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let pem = params.self_signed(&key).unwrap().pem();
+        Authority { issuer: rcgen::Issuer::new(params, key), pem }
+    }
+
+    /// A certificate and its key, as PEM.
+    pub fn issue(&self, name: &str) -> (String, String) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
+    }
+
+    /// What trusts this authority.
+    pub fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.pem.as_bytes()).unwrap()).unwrap();
+        roots
+    }
+}
+
+/// Writes a file that only its owner can read, by renaming.
+pub fn write_private(path: &Path, text: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    let part: PathBuf = path.with_extension("part");
+    std::fs::write(&part, text).unwrap();
+    std::fs::set_permissions(&part, std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::fs::rename(&part, path).unwrap();
+}
+
+/// A TLS client for `roots`, showing `identity` if asked.
+pub fn connector(
+    roots: RootCertStore,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+    identity: Option<(String, String)>,
+) -> TlsConnector {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_root_certificates(roots);
+    let config = match identity {
+        Some((certificate, key)) => {
+            let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+            builder.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap()).unwrap()
+        }
+        None => builder.with_no_client_auth(),
+    };
+    TlsConnector::from(Arc::new(config))
+}
+
+pub async fn connect(connector: &TlsConnector, address: SocketAddr) -> std::io::Result<TlsStream<TcpStream>> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    connector.connect(ServerName::try_from("localhost").unwrap(), stream).await
+}
+
+/// An answer, read by hand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
+}
+
+impl Reply {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().skip(1).find_map(|line| {
+            let (n, value) = line.split_once(':')?;
+            n.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {self:?}"))
+    }
+}
+
+/// Reads one answer and not a byte more; `None` at the connection's end.
+pub async fn read_reply(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> Option<Reply> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.ok()?);
+    }
+    let head = String::from_utf8(head).unwrap();
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    let mut reply = Reply { status, head, body: String::new() };
+    let mut body = vec![0; reply.header("content-length").map_or(0, |l| l.parse().unwrap())];
+    stream.read_exact(&mut body).await.ok()?;
+    reply.body = String::from_utf8(body).unwrap();
+    Some(reply)
+}
+
+/// Sends raw bytes, then reads all answers until the server closes or has nothing to say for `quiet`.
+pub async fn exchange(
+    stream: &mut (impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin),
+    bytes: &[u8],
+    quiet: Duration,
+) -> Vec<Reply> {
+    let _ = stream.write_all(bytes).await;
+    let _ = stream.flush().await;
+    let mut replies = Vec::new();
+    while let Ok(Some(reply)) = tokio::time::timeout(quiet, read_reply(stream)).await {
+        replies.push(reply);
+    }
+    replies
+}
+
+/// A POST with these header lines.
+pub fn post(path: &str, headers: &[(&str, &str)], body: &str) -> Vec<u8> {
+    let mut text = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n", body.len());
+    for (name, value) in headers {
+        text.push_str(&format!("{name}: {value}\r\n"));
+    }
+    format!("{text}\r\n{body}").into_bytes()
+}
+
+/// Waits until `done`, for at most ten seconds.
+pub async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    for _ in 0..2_000 {
+        if done() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("waited in vain: {what}");
+}
+
+pub const ORIGIN: Origin = Origin::Event;
