@@ -10,6 +10,7 @@ pub mod image;
 pub mod intake;
 pub mod listen;
 pub mod metrics;
+pub mod pipeline;
 pub mod policy;
 pub mod registry;
 pub mod report;
