@@ -496,4 +496,35 @@ mod tests {
             assert_eq!(lines, [format!("SEARCH {plan}")], "{sql}");
         }
     }
+
+    #[tokio::test]
+    async fn t45_after_a_failed_write_nothing_is_acknowledged() {
+        let store = EmbeddedStore::open_in_memory(Options::default()).unwrap();
+        store.set("a", "1").await.unwrap();
+        let failed = store
+            .write(false, |w| {
+                outbox::set(w.conn, "a", "2")?;
+                Err::<(), _>(StoreError::Broken("disk I/O error".into()))
+            })
+            .await;
+        assert_eq!(failed, Err(StoreError::Broken("disk I/O error".into())));
+        assert_eq!(store.broken().await, "disk I/O error");
+        assert_eq!(store.probe().await, Err(StoreError::Broken("disk I/O error".into())));
+        assert!(matches!(store.append(Vec::new(), Vec::new()).await, Err(StoreError::Broken(_))));
+        assert_eq!(store.get("a").await.unwrap().as_deref(), Some("1"));
+    }
+
+    #[tokio::test]
+    async fn a_piece_that_fails_takes_nobody_with_it() {
+        let store = EmbeddedStore::open_in_memory(Options::default()).unwrap();
+        let fails = store.write(false, |w| {
+            outbox::set(w.conn, "a", "half")?;
+            w.change.queued += 5;
+            Err::<(), _>(StoreError::Unavailable("on purpose".into()))
+        });
+        let (failed, kept) = tokio::join!(fails, store.set("b", "whole"));
+        assert!(failed.is_err() && kept.is_ok());
+        assert_eq!((store.get("a").await.unwrap(), store.get("b").await.unwrap()), (None, Some("whole".into())));
+        assert_eq!(store.stats().await.unwrap().queued, 0);
+    }
 }
