@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use tidewaiter::event::{Action, Event};
+use tidewaiter::event::{Action, Event, Stage};
 use tidewaiter::history::{Known, Origin, Sighting};
 use tidewaiter::image::{Digest, Repository};
 use tidewaiter::policy::{LineId, LineKey, Question, Span};
@@ -37,10 +37,9 @@ fn update(n: usize, content: usize) -> TagUpdate {
             actor: None,
         }],
         current: Some(digest),
-        leads_to_image: true,
         locked: None,
         lines: vec![LineKey { line: LineId("version".into()), group: vec![], rank: n.to_be_bytes().to_vec() }],
-        judged_until: at,
+        judged_moves: 0,
     }
 }
 
@@ -116,6 +115,7 @@ async fn main() {
                 let repository = repository((sender * 7_919 + n) % repositories);
                 let event = Event {
                     action: Action::Push,
+                    stage: Stage::Done,
                     registry: None,
                     repository: repository.name.clone(),
                     tag: Some("1.0.1".parse().expect("a tag")),
