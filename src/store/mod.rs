@@ -381,8 +381,12 @@ pub struct Stats {
 pub struct Retention {
     /// Events that are done with; redeliveries within this time are known as duplicates.
     pub events: Duration,
+    /// And at most this many of the newest; waiting ones are always kept.
+    pub events_max: u64,
     /// Dead letters.
     pub dead_letters: Duration,
+    /// And at most this many of the newest.
+    pub dead_letters_max: u64,
     /// The latest verdicts of tags that are gone, since they were judged.
     pub verdicts: Duration,
     /// Manifests and configs that no tag ever on record leads to any more, since they were fetched.
@@ -390,10 +394,18 @@ pub struct Retention {
 }
 
 impl Default for Retention {
-    /// A month of events outlasts every sender's retries; the rest is for people who look later.
+    /// A month of events outlasts every sender's retries, and ten million take about 4 GiB; the rest is for
+    /// people who look later.
     fn default() -> Retention {
         const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-        Retention { events: DAY * 30, dead_letters: DAY * 90, verdicts: DAY * 90, contents: DAY * 7 }
+        Retention {
+            events: DAY * 30,
+            events_max: 10_000_000,
+            dead_letters: DAY * 90,
+            dead_letters_max: 10_000,
+            verdicts: DAY * 90,
+            contents: DAY * 7,
+        }
     }
 }
 

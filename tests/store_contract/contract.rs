@@ -402,12 +402,12 @@ pub async fn pruning_takes_what_is_old_and_leads_nowhere<S: Store>(store: S) {
     store.complete(&claimed, step, false).await.unwrap();
     // Contents are stored by the store's own time, which is that of the machine.
     let later = jiff::Timestamp::now().checked_add(Duration::from_secs(2)).unwrap().max(t(100));
-    let none = Retention { contents: Duration::ZERO, ..Retention::default() };
-    let long = Duration::from_secs(1_000 * 365 * 86_400 / 10);
-    let keep_all = Retention { events: long, dead_letters: long, verdicts: long, contents: long };
+    let long = Duration::from_secs(200 * 365 * 86_400);
+    let keep_all =
+        Retention { events: long, dead_letters: long, verdicts: long, contents: long, ..Retention::default() };
     assert_eq!(store.prune(keep_all, later).await.unwrap(), Default::default());
-    let pruned =
-        store.prune(Retention { events: Duration::ZERO, verdicts: Duration::ZERO, ..none }, later).await.unwrap();
+    let none = Retention { events: Duration::ZERO, verdicts: Duration::ZERO, contents: Duration::ZERO, ..keep_all };
+    let pruned = store.prune(none, later).await.unwrap();
     assert_eq!((pruned.events, pruned.verdicts, pruned.contents), (1, 1, 1));
     let questions = vec![
         Question::Manifest(Digest::of(&kept)),
@@ -419,6 +419,30 @@ pub async fn pruning_takes_what_is_old_and_leads_nowhere<S: Store>(store: S) {
     assert_eq!(answers.len(), 3);
     assert_eq!(answers[2].1, Answer::Digests(Fact::Known([Digest::of(&kept)].into())));
     assert_eq!(store.events(None, None, None, pages(10)).await.unwrap().items.len(), 1, "the waiting one");
+}
+
+pub async fn pruning_keeps_so_many_of_the_newest<S: Store>(store: S) {
+    let letter = |n: i64| DeadLetter {
+        id: 0,
+        source: "acr".into(),
+        received_at: t(n),
+        fault: "not JSON".into(),
+        headers: vec![],
+        body: b"x"[..].into(),
+    };
+    store
+        .append((0..30).map(|n| event("a", &n.to_string(), n)).collect(), (0..30).map(letter).collect())
+        .await
+        .unwrap();
+    let claimed = store.claim(t(40), 1, 20, LEASE).await.unwrap().remove(0);
+    let events = claimed.events.iter().map(|e| (e.id, EventEnd::Judged)).collect();
+    store.complete(&claimed, Step { events, ..Step::default() }, false).await.unwrap();
+    let few = Retention { events_max: 15, dead_letters_max: 10, ..Retention::default() };
+    let pruned = store.prune(few, t(40)).await.unwrap();
+    assert_eq!((pruned.events, pruned.dead_letters), (15, 20));
+    let stats = store.stats().await.unwrap();
+    assert_eq!((stats.queued, stats.dead_letters), (10, 10));
+    assert_eq!(store.dead_letters(pages(1)).await.unwrap().items[0].received_at, t(29));
 }
 
 pub async fn a_recheck_keeps_why_and_how_often<S: Store>(store: S) {

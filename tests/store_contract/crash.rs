@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use tidewaiter::store::embedded::EmbeddedStore;
-use tidewaiter::store::{EventEnd, Step, Store};
+use tidewaiter::store::{EventEnd, Step, Store, StoreError};
 
 use crate::embedded::SMALL;
 use crate::kit::*;
@@ -114,4 +114,53 @@ async fn t44_what_was_acknowledged_survives_kill_9() {
     }
     assert_eq!(alerts.len(), tags);
     println!("{} acknowledged, {} found, {kills} kills", acknowledged.len(), found.len());
+}
+
+/// Set for the child that writes into a limit on the size of files: a write that fails, and not for lack of space.
+const LIMITED: &str = "TIDEWAITER_TEST_LIMITED_STORE";
+
+#[tokio::test]
+async fn child_that_writes_until_writing_fails() {
+    let Ok(path) = std::env::var(LIMITED) else { return };
+    let store = EmbeddedStore::open(&PathBuf::from(path), SMALL).unwrap();
+    for n in 0.. {
+        let key = n.to_string();
+        match store.append(vec![event("a", &key, n)], vec![]).await {
+            Ok(_) => println!("\nack {key}"),
+            Err(StoreError::Broken(why)) => {
+                assert_eq!(store.broken().await, why);
+                break;
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+    for n in 0..10 {
+        let again = store.append(vec![event("a", &format!("again{n}"), n)], vec![]).await;
+        assert!(matches!(again, Err(StoreError::Broken(_))));
+    }
+    println!("\nbroken");
+}
+
+#[tokio::test]
+async fn g05_a_failed_write_ends_acknowledging_for_good() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.db");
+    let output = Command::new("bash")
+        .args(["-c", "trap '' XFSZ; ulimit -f 1024; exec \"$0\" \"$@\""])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "crash::child_that_writes_until_writing_fails", "--nocapture", "--test-threads=1"])
+        .env(LIMITED, &path)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.lines().any(|line| line == "broken"), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    let acknowledged = said.lines().filter(|line| line.starts_with("ack ")).count();
+    assert!(acknowledged > 10);
+    // A start after it is clean, and has what was acknowledged; what was not may be there or not.
+    let store = EmbeddedStore::open(&path, SMALL).unwrap();
+    let queued = store.stats().await.unwrap().queued;
+    assert!((acknowledged as u64..=acknowledged as u64 + 1).contains(&queued), "{acknowledged} of {queued}");
+    store.append(vec![event("a", "after", 1)], vec![]).await.unwrap();
+    drop(store);
+    assert_eq!(EmbeddedStore::verify(&path).unwrap().faults, Vec::<String>::new());
 }

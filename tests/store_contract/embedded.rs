@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tidewaiter::policy::{Question, State};
 use tidewaiter::store::embedded::{EmbeddedStore, Options};
-use tidewaiter::store::{Content, ContentKind, Step, Store, StoreError, ViolationFilter};
+use tidewaiter::store::{Content, ContentKind, Retention, Step, Store, StoreError, ViolationFilter};
 
 use crate::kit::*;
 
@@ -52,6 +52,7 @@ contract! {
     repositories_and_tags_come_in_name_order,
     named_values_are_kept,
     pruning_takes_what_is_old_and_leads_nowhere,
+    pruning_keeps_so_many_of_the_newest,
     a_recheck_keeps_why_and_how_often,
 }
 
@@ -294,6 +295,27 @@ async fn g34_a_copy_of_a_store_at_work_is_whole() {
         assert!(events.len() >= before && events.iter().map(|e| e.number).eq((1..=events.len() as i64).rev()));
         before = events.len();
     }
+}
+
+#[tokio::test]
+async fn what_is_pruned_is_given_back_to_the_file_system() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.db");
+    let store = open(&path);
+    for n in 0..40 {
+        store.append((0..100).map(|m| event("a", &format!("{n}-{m}"), 1)).collect(), vec![]).await.unwrap();
+    }
+    let claimed = store.claim(t(40), 1, 10_000, LEASE).await.unwrap().remove(0);
+    let events = claimed.events.iter().map(|e| (e.id, tidewaiter::store::EventEnd::Judged)).collect();
+    store.complete(&claimed, Step { events, ..Step::default() }, false).await.unwrap();
+    drop(store);
+    let full = std::fs::metadata(&path).unwrap().len();
+    let store = open(&path);
+    let pruned = store.prune(Retention { events_max: 0, ..Retention::default() }, t(40)).await.unwrap();
+    assert_eq!(pruned.events, 4_000);
+    drop(store);
+    let empty = std::fs::metadata(&path).unwrap().len();
+    assert!(empty < full / 3, "{empty} of {full}");
 }
 
 #[tokio::test]

@@ -90,13 +90,14 @@ pub(super) fn tags(
     Ok(found)
 }
 
-/// The bytes and media type of a content, verified against its digest: a page that was changed on disk must not be judged.
-fn content(
-    conn: &Connection,
-    repo: i64,
-    digest: &Digest,
-    config: bool,
-) -> Result<Option<(String, Arc<[u8]>)>, StoreError> {
+/// A content as it lies in the file.
+struct Stored {
+    media_type: String,
+    bytes: Arc<[u8]>,
+}
+
+/// A content, verified against its digest: a page that was changed on disk must not be judged.
+fn content(conn: &Connection, repo: i64, digest: &Digest, config: bool) -> Result<Option<Stored>, StoreError> {
     let mut select =
         conn.prepare_cached("SELECT media_type, bytes FROM contents WHERE repo = ?1 AND digest = ?2 AND config = ?3")?;
     let found = select
@@ -108,11 +109,11 @@ fn content(
     if !digest.matches(&bytes) {
         return Err(damaged("a manifest", format!("the bytes on record of {digest} do not hash to it")));
     }
-    Ok(Some((media_type, bytes.into())))
+    Ok(Some(Stored { media_type, bytes: bytes.into() }))
 }
 
 fn manifest(conn: &Connection, repo: i64, digest: &Digest) -> Result<Option<StoredManifest>, StoreError> {
-    Ok(content(conn, repo, digest, false)?.map(|(media_type, bytes)| {
+    Ok(content(conn, repo, digest, false)?.map(|Stored { media_type, bytes }| {
         let served_as = (!media_type.is_empty()).then(|| MediaType::parse(&media_type));
         StoredManifest {
             digest: digest.clone(),
@@ -124,7 +125,7 @@ fn manifest(conn: &Connection, repo: i64, digest: &Digest) -> Result<Option<Stor
 }
 
 fn config(conn: &Connection, repo: i64, digest: &Digest) -> Result<Option<StoredConfig>, StoreError> {
-    Ok(content(conn, repo, digest, true)?.map(|(_, bytes)| StoredConfig {
+    Ok(content(conn, repo, digest, true)?.map(|Stored { bytes, .. }| StoredConfig {
         size: bytes.len() as u64,
         parsed: ImageConfig::parse(&bytes).map_err(|e| e.to_string()),
         bytes,

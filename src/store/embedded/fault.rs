@@ -32,3 +32,23 @@ pub(super) fn while_reading(fault: StoreError) -> StoreError {
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn t45_each_fault_of_the_disk_is_told_apart() {
+        let of = |code| StoreError::from(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None));
+        assert_eq!(of(ffi::SQLITE_FULL), StoreError::DiskFull);
+        assert_eq!(of(ffi::SQLITE_IOERR_SHMSIZE), StoreError::DiskFull);
+        for code in [ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_DIR_FSYNC] {
+            assert!(matches!(of(code), StoreError::Broken(_)));
+            assert!(matches!(while_reading(of(code)), StoreError::Unavailable(_)));
+        }
+        for code in [ffi::SQLITE_CORRUPT, ffi::SQLITE_NOTADB, ffi::SQLITE_CORRUPT_INDEX] {
+            assert!(matches!(of(code), StoreError::Damaged { .. }));
+        }
+        assert!(of(ffi::SQLITE_BUSY).is_transient() && !of(ffi::SQLITE_IOERR_FSYNC).is_transient());
+    }
+}

@@ -205,29 +205,45 @@ pub(super) fn copy(conn: &Connection, target: &Path) -> Result<(), StoreError> {
     file::sync_directory(target).map_err(cannot)
 }
 
+/// What makes a row old: received before a time, or not among so many of the newest.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Old {
+    pub(super) before: Timestamp,
+    pub(super) newest: u64,
+}
+
 /// Numbers of rows that may go, found beside the writer; empty when there are no more after `after`.
-pub(super) fn old_events(conn: &Connection, before: Timestamp, after: i64) -> Result<Vec<i64>, StoreError> {
-    let sql =
-        "SELECT number FROM events WHERE number > ?1 AND state >= 2 AND received_at < ?2 ORDER BY number LIMIT ?3";
-    numbers(conn, sql, before, after)
+pub(super) fn old_events(conn: &Connection, old: Old, after: i64) -> Result<Vec<i64>, StoreError> {
+    let newest = newest(conn, "SELECT max(number) FROM events", old)?;
+    let sql = "SELECT number FROM events WHERE number > ?1 AND state >= 2 AND (received_at < ?2 OR number <= ?4)
+         ORDER BY number LIMIT ?3";
+    numbers(conn, sql, params![after, nanos(old.before), PRUNE_ROWS as i64, newest])
 }
 
 /// The same for dead letters.
-pub(super) fn old_dead_letters(conn: &Connection, before: Timestamp, after: i64) -> Result<Vec<i64>, StoreError> {
-    numbers(conn, "SELECT id FROM dead_letters WHERE id > ?1 AND received_at < ?2 ORDER BY id LIMIT ?3", before, after)
+pub(super) fn old_dead_letters(conn: &Connection, old: Old, after: i64) -> Result<Vec<i64>, StoreError> {
+    let newest = newest(conn, "SELECT max(id) FROM dead_letters", old)?;
+    let sql = "SELECT id FROM dead_letters WHERE id > ?1 AND (received_at < ?2 OR id <= ?4) ORDER BY id LIMIT ?3";
+    numbers(conn, sql, params![after, nanos(old.before), PRUNE_ROWS as i64, newest])
 }
 
 /// The same for verdicts of tags that are gone.
-pub(super) fn old_verdicts(conn: &Connection, before: Timestamp, after: i64) -> Result<Vec<i64>, StoreError> {
+pub(super) fn old_verdicts(conn: &Connection, old: Old, after: i64) -> Result<Vec<i64>, StoreError> {
     let sql = "SELECT number FROM verdicts v WHERE number > ?1 AND judged_at < ?2 AND tag <> '' AND NOT EXISTS
             (SELECT 1 FROM tags t WHERE t.repo = v.repo AND t.tag = v.tag AND t.digest IS NOT NULL)
          ORDER BY number LIMIT ?3";
-    numbers(conn, sql, before, after)
+    numbers(conn, sql, params![after, nanos(old.before), PRUNE_ROWS as i64])
 }
 
-fn numbers(conn: &Connection, sql: &str, before: Timestamp, after: i64) -> Result<Vec<i64>, StoreError> {
+/// The number up to which rows are too many. Numbers only have gaps where rows were removed.
+fn newest(conn: &Connection, highest: &str, old: Old) -> Result<i64, StoreError> {
+    let highest: Option<i64> = conn.prepare_cached(highest)?.query_row([], |row| row.get(0))?;
+    Ok(highest.unwrap_or(0).saturating_sub(i64::try_from(old.newest).unwrap_or(i64::MAX)))
+}
+
+fn numbers(conn: &Connection, sql: &str, parameters: impl rusqlite::Params) -> Result<Vec<i64>, StoreError> {
     let mut select = conn.prepare_cached(sql)?;
-    let rows = select.query_map(params![after, nanos(before), PRUNE_ROWS as i64], |row| row.get(0))?;
+    let rows = select.query_map(parameters, |row| row.get(0))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 

@@ -29,6 +29,7 @@ use tokio::sync::{Notify, oneshot, watch};
 pub use self::maintain::{Info, Verification};
 
 use self::journal::{Backlog, Turns};
+use self::maintain::Old;
 use self::reader::Readers;
 use self::totals::Totals;
 use self::writer::{Order, Shared, Task, Threads, Writing};
@@ -41,7 +42,8 @@ pub struct Options {
     pub backlog_events: u64,
     /// Most bytes, roughly, of events that wait.
     pub backlog_bytes: u64,
-    /// Bytes kept back for when the disk is full, so that what is on record can still be judged and told; 0 keeps none.
+    /// Bytes kept back for when the disk is full, so that what is on record can still be judged and told; 0 keeps
+    /// none. While there is no room to keep them, events are refused.
     pub reserve_bytes: u64,
     /// Most bytes of the file, rounded to pages; as if the disk were full there. `None`: as the disk allows.
     pub file_bytes_max: Option<u64>,
@@ -207,13 +209,13 @@ impl EmbeddedStore {
     }
 
     /// Finds rows beside the writer and removes them in small pieces.
-    async fn prune_rows<F>(&self, find: F, before: Timestamp, sql: &'static str, dead: bool) -> Result<u64, StoreError>
+    async fn prune_rows<F>(&self, find: F, old: Old, sql: &'static str, dead: bool) -> Result<u64, StoreError>
     where
-        F: Fn(&Connection, Timestamp, i64) -> Result<Vec<i64>, StoreError> + Copy + Send + 'static,
+        F: Fn(&Connection, Old, i64) -> Result<Vec<i64>, StoreError> + Copy + Send + 'static,
     {
         let (mut after, mut removed) = (i64::MIN, 0);
         loop {
-            let found = self.read(move |conn| find(conn, before, after)).await?;
+            let found = self.read(move |conn| find(conn, old, after)).await?;
             let Some(last) = found.last() else { return Ok(removed) };
             after = *last;
             removed += self
@@ -430,26 +432,14 @@ impl Store for EmbeddedStore {
 
     async fn prune(&self, retention: Retention, now: Timestamp) -> Result<Pruned, StoreError> {
         let before = |keep: Duration| now.checked_sub(keep).unwrap_or(Timestamp::MIN);
+        let old = |keep, newest| Old { before: before(keep), newest };
+        let events = old(retention.events, retention.events_max);
+        let dead_letters = old(retention.dead_letters, retention.dead_letters_max);
+        let verdicts = old(retention.verdicts, u64::MAX);
         let pruned = Pruned {
-            events: self
-                .prune_rows(
-                    maintain::old_events,
-                    before(retention.events),
-                    "DELETE FROM events WHERE number = ?1 AND state >= 2",
-                    false,
-                )
-                .await?,
-            dead_letters: self
-                .prune_rows(maintain::old_dead_letters, before(retention.dead_letters), FORGET_DEAD_LETTER, true)
-                .await?,
-            verdicts: self
-                .prune_rows(
-                    maintain::old_verdicts,
-                    before(retention.verdicts),
-                    "DELETE FROM verdicts WHERE number = ?1",
-                    false,
-                )
-                .await?,
+            events: self.prune_rows(maintain::old_events, events, FORGET_EVENT, false).await?,
+            dead_letters: self.prune_rows(maintain::old_dead_letters, dead_letters, FORGET_DEAD_LETTER, true).await?,
+            verdicts: self.prune_rows(maintain::old_verdicts, verdicts, FORGET_VERDICT, false).await?,
             contents: self.prune_contents(before(retention.contents)).await?,
         };
         while self.write(false, |w| maintain::vacuum(w.conn)).await? {}
@@ -470,6 +460,8 @@ impl Store for EmbeddedStore {
     }
 }
 
+const FORGET_EVENT: &str = "DELETE FROM events WHERE number = ?1 AND state >= 2";
+const FORGET_VERDICT: &str = "DELETE FROM verdicts WHERE number = ?1";
 const FORGET_DEAD_LETTER: &str = "DELETE FROM dead_letters WHERE id = ?1";
 
 #[cfg(test)]
@@ -495,5 +487,36 @@ mod tests {
                 .unwrap();
             assert_eq!(lines, [format!("SEARCH {plan}")], "{sql}");
         }
+    }
+
+    #[tokio::test]
+    async fn t45_after_a_failed_write_nothing_is_acknowledged() {
+        let store = EmbeddedStore::open_in_memory(Options::default()).unwrap();
+        store.set("a", "1").await.unwrap();
+        let failed = store
+            .write(false, |w| {
+                outbox::set(w.conn, "a", "2")?;
+                Err::<(), _>(StoreError::Broken("disk I/O error".into()))
+            })
+            .await;
+        assert_eq!(failed, Err(StoreError::Broken("disk I/O error".into())));
+        assert_eq!(store.broken().await, "disk I/O error");
+        assert_eq!(store.probe().await, Err(StoreError::Broken("disk I/O error".into())));
+        assert!(matches!(store.append(Vec::new(), Vec::new()).await, Err(StoreError::Broken(_))));
+        assert_eq!(store.get("a").await.unwrap().as_deref(), Some("1"));
+    }
+
+    #[tokio::test]
+    async fn a_piece_that_fails_takes_nobody_with_it() {
+        let store = EmbeddedStore::open_in_memory(Options::default()).unwrap();
+        let fails = store.write(false, |w| {
+            outbox::set(w.conn, "a", "half")?;
+            w.change.queued += 5;
+            Err::<(), _>(StoreError::Unavailable("on purpose".into()))
+        });
+        let (failed, kept) = tokio::join!(fails, store.set("b", "whole"));
+        assert!(failed.is_err() && kept.is_ok());
+        assert_eq!((store.get("a").await.unwrap(), store.get("b").await.unwrap()), (None, Some("whole".into())));
+        assert_eq!(store.stats().await.unwrap().queued, 0);
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::file::Reserve;
@@ -154,7 +154,8 @@ impl Threads {
         let (nudge, nudged) = std_mpsc::sync_channel(1);
         let mut checkpointer = None;
         if let Some(path) = file {
-            let own = Connection::open(&path)?;
+            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let own = Connection::open_with_flags(&path, flags)?;
             schema::set_up(&own)?;
             let (shared, orders) = (shared.clone(), orders.downgrade());
             checkpointer = Some(
