@@ -133,7 +133,7 @@ impl HttpTransport {
         }
         Ok(Answer {
             status: head.status,
-            retry_after: retry_after(&head.headers, Timestamp::now()),
+            retry_after: retry_after(&head.headers),
             body: String::from_utf8_lossy(&read).into_owned(),
         })
     }
@@ -155,16 +155,21 @@ fn send_error(error: hyper_util::client::legacy::Error) -> SendError {
     if error.is_connect() { SendError::Connect(text) } else { SendError::Broken(text) }
 }
 
-/// `Retry-After`, in seconds or as a date (RFC 9110, 10.2.3), bounded.
-fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+/// `Retry-After`, in seconds or as a date (RFC 9110, 10.2.3), bounded. A date is compared with the answer's own,
+/// so that our clock need not agree with the sink's; without one it says nothing.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = match text.parse::<u64>() {
         Ok(seconds) => Duration::from_secs(seconds),
-        // `GMT` is how HTTP writes the zone; RFC 2822 readers take it as UTC.
         Err(_) => {
-            let at = rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
-            Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO)
+            let wait = date(text)?.duration_since(date(headers.get(header::DATE)?.to_str().ok()?)?);
+            Duration::try_from(wait).unwrap_or(Duration::ZERO)
         }
     };
     Some(wait.min(RETRY_AFTER_MAX))
+}
+
+/// A date of HTTP, whose `GMT` readers of RFC 2822 take as UTC.
+fn date(text: &str) -> Option<Timestamp> {
+    rfc2822::DateTimeParser::new().parse_timestamp(text.trim()).ok()
 }

@@ -186,7 +186,8 @@ pub enum SinkKind {
     Webhook {
         /// Where to post.
         url: Target,
-        /// The first signs; a second, the previous one, signs as well while keys are changed. At least one.
+        /// The first signs; a second, the previous one, signs as well while keys are changed. Without any nothing is
+        /// signed, and the receiver cannot tell our messages from others': `config` warns of it (T-57).
         keys: Vec<SigningKey>,
         /// Sent along, where the receiver asks for it.
         auth: Option<Auth>,

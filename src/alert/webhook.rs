@@ -85,7 +85,7 @@ fn data(alert: &Alert) -> Value {
     Value::Object(data)
 }
 
-/// The three headers of Standard Webhooks for one attempt at `now`.
+/// The three headers of Standard Webhooks for one attempt at `now`; without a key, no signature.
 pub(super) fn signature_headers(
     keys: &[SigningKey],
     id: &str,
@@ -96,6 +96,7 @@ pub(super) fn signature_headers(
     let signatures: Vec<String> = keys.iter().map(|key| sign(key, id, &timestamp, body)).collect();
     [("webhook-id", id), ("webhook-timestamp", &timestamp), ("webhook-signature", &signatures.join(" "))]
         .into_iter()
+        .filter(|(_, value)| !value.is_empty())
         .filter_map(|(name, value)| Some((HeaderName::from_static(name), HeaderValue::from_str(value).ok()?)))
         .collect()
 }

@@ -127,9 +127,9 @@ async fn answers_mean_what_they_should() {
             Sent::Retry { why: "it answered 503".into(), after: Some(Duration::from_secs(86400)) },
         ),
         (
-            "HTTP/1.1 503 No\r\nretry-after: Sun, 06 Nov 1994 08:49:37 GMT\r\ncontent-length: 0\r\n\r\n",
+            "HTTP/1.1 503 No\r\nretry-after: Sun, 06 Nov 1994 08:50:37 GMT\r\ndate: Sun, 06 Nov 1994 08:49:37 GMT\r\ncontent-length: 0\r\n\r\n",
             "teams",
-            Sent::Retry { why: "it answered 503".into(), after: Some(Duration::ZERO) },
+            Sent::Retry { why: "it answered 503".into(), after: Some(Duration::from_secs(60)) },
         ),
         (
             "HTTP/1.1 408 Late\r\nretry-after: soon\r\ncontent-length: 0\r\n\r\n",

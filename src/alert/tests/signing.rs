@@ -31,6 +31,11 @@ fn t57_two_keys_sign_during_a_change() {
 }
 
 #[test]
+fn without_a_key_there_is_no_signature() {
+    assert_eq!(signatures(&[], "m", 1, "{}"), ["webhook-id: m", "webhook-timestamp: 1"]);
+}
+
+#[test]
 fn t57_keys_have_24_to_64_bytes() {
     let encoded = |bytes: usize| {
         use base64::Engine as _;
