@@ -1,6 +1,7 @@
 //! Judges every push to a container registry as it arrives.
 pub mod alert;
 pub mod backoff;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod document;
