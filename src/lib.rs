@@ -1,4 +1,5 @@
 //! Judges every push to a container registry as it arrives.
+pub mod admin;
 pub mod clock;
 pub mod config;
 pub mod document;

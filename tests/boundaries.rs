@@ -28,7 +28,8 @@ const ROOMS: &[(&str, May)] = &[
     // One piece of the outside each. A room owns its settings, and `config` fills them from what is written;
     // so none of them imports `config`, and each can be started by a test with settings of its own.
     ("clock", Use(&[])),
-    ("telemetry", Use(&[])),
+    // Counts what it logs, and stamps it.
+    ("telemetry", Use(&["clock", "metrics"])),
     ("shutdown", Use(&[])),
     ("metrics", Use(&["image", "event", "history", "policy"])),
     ("listen", Use(&["clock", "metrics", "shutdown"])),
