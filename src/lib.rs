@@ -1,5 +1,7 @@
 //! Judges every push to a container registry as it arrives.
+pub mod admin;
 pub mod alert;
+pub mod app;
 pub mod backoff;
 pub mod cli;
 pub mod clock;

@@ -50,7 +50,6 @@ fn source(name: &str, format: Format, auth: Auth) -> Source {
         registry: Some(registry.clone()),
         registries: HashMap::from([(registry.clone(), registry.clone()), (alias, registry)]),
         admission: false,
-        topics: Vec::new(),
     }
 }
 

@@ -6,8 +6,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use subtle::{Choice, ConstantTimeEq};
 
+use super::HookFuture;
 use crate::event::Headers;
-use crate::event::authenticity::{Authenticity, Credential, Expected, KeySet, Refused, bearer_token, verify_token};
+use crate::event::authenticity::{
+    Authenticity, Credential, Expected, KeySet, Refused, SnsMessage, bearer_token, verify_token,
+};
 use crate::listen::ClientCertificate;
 
 /// Where an issuer's public keys come from. They are fetched elsewhere; a request never waits for them.
@@ -16,6 +19,13 @@ pub trait KeySource: Send + Sync + 'static {
     fn keys(&self) -> Arc<KeySet>;
     /// A token names a key that is not among them: fetch them again, at a bounded rate. Returns at once.
     fn renew(&self);
+}
+
+/// Where the certificates are that Amazon SNS signs with.
+pub trait CertificateSource: Send + Sync + 'static {
+    /// The certificate at `url`, in DER; `None` where it cannot be had. The address is checked to be one of the
+    /// service's own. Asked before the request is known to be authentic, so answers are kept and calls are few.
+    fn certificate<'a>(&'a self, url: &'a str) -> HookFuture<'a, Option<Arc<[u8]>>>;
 }
 
 /// What a source's requests must carry.
@@ -27,13 +37,20 @@ pub enum Auth {
     Oidc {
         /// The issuer's keys.
         keys: Arc<dyn KeySource>,
-        /// What the token must say.
-        expected: Expected,
+        /// What the token must say: one of these.
+        expected: Vec<Expected>,
     },
     /// A client certificate under the listener's `clientCa`.
     ClientCertificate {
         /// Names of which the certificate must have one, exactly.
         names: Vec<String>,
+    },
+    /// A signature of Amazon SNS, for one of these topics: anyone's topic is signed as well.
+    Sns {
+        /// The topics' names (ARN).
+        topics: Vec<String>,
+        /// The service's certificates.
+        certificates: Arc<dyn CertificateSource>,
     },
     /// Nothing: only with the explicit setting that allows it.
     Unauthenticated,
@@ -47,15 +64,25 @@ impl Auth {
         query: &str,
         certificate: Option<&ClientCertificate>,
         now: impl FnOnce() -> Timestamp,
-    ) -> Result<Authenticity<'_>, Refused> {
+    ) -> Result<Proof<'_>, Refused> {
+        let proven = Proof::Head(Authenticity::Proven);
         match self {
-            Auth::Secret(credential) => credential.check_head(headers, query),
+            Auth::Secret(credential) => credential.check_head(headers, query).map(Proof::Head),
             Auth::Oidc { keys, expected } => {
-                let checked = verify_token(bearer_token(headers)?, &keys.keys(), expected, now());
-                if checked == Err(Refused::UnknownKey) {
-                    keys.renew();
+                let (token, now, known) = (bearer_token(headers)?, now(), keys.keys());
+                let mut checked = Err(Refused::Wrong);
+                for expected in expected {
+                    checked = verify_token(token, &known, expected, now);
+                    match checked {
+                        Ok(()) => break,
+                        Err(Refused::UnknownKey) => {
+                            keys.renew();
+                            break;
+                        }
+                        Err(_) => {}
+                    }
                 }
-                checked.map(|()| Authenticity::Proven)
+                checked.map(|()| proven)
             }
             Auth::ClientCertificate { names } => {
                 let shown = certificate.ok_or(Refused::Missing)?;
@@ -64,9 +91,10 @@ impl Auth {
                 {
                     known |= shown.as_bytes().ct_eq(wanted.as_bytes());
                 }
-                if bool::from(known) { Ok(Authenticity::Proven) } else { Err(Refused::Wrong) }
+                if bool::from(known) { Ok(proven) } else { Err(Refused::Wrong) }
             }
-            Auth::Unauthenticated => Ok(Authenticity::Proven),
+            Auth::Sns { topics, certificates } => Ok(Proof::Sns { topics, certificates: certificates.as_ref() }),
+            Auth::Unauthenticated => Ok(proven),
         }
     }
 
@@ -77,12 +105,43 @@ impl Auth {
     }
 }
 
+/// What the head proves, and what is left for the body.
+pub(super) enum Proof<'a> {
+    /// As the credential says.
+    Head(Authenticity<'a>),
+    /// Everything is in the body.
+    Sns {
+        /// The topics.
+        topics: &'a [String],
+        /// The certificates.
+        certificates: &'a dyn CertificateSource,
+    },
+}
+
+impl Proof<'_> {
+    /// Checks what the head left open.
+    pub(super) async fn check_body(&self, body: &[u8], now: impl FnOnce() -> Timestamp) -> Result<(), Refused> {
+        match self {
+            Proof::Head(authenticity) => authenticity.check_body(body),
+            Proof::Sns { topics, certificates } => {
+                let message = SnsMessage::read(body)?;
+                if !topics.iter().any(|topic| topic == message.topic()) {
+                    return Err(Refused::Wrong);
+                }
+                let certificate = certificates.certificate(message.signing_cert_url()).await;
+                message.verify(&certificate.ok_or(Refused::UnknownKey)?, now())
+            }
+        }
+    }
+}
+
 impl fmt::Debug for Auth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Auth::Secret(_) => "Secret",
             Auth::Oidc { .. } => "Oidc",
             Auth::ClientCertificate { .. } => "ClientCertificate",
+            Auth::Sns { .. } => "Sns",
             Auth::Unauthenticated => "Unauthenticated",
         })
     }

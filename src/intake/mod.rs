@@ -29,15 +29,17 @@ use crate::listen::{self, Server, Tls};
 use crate::metrics::{EventCounters, Listener, Metrics};
 use crate::store::Store;
 
-pub use auth::{Auth, KeySource};
+pub use auth::{Auth, CertificateSource, KeySource};
 
 /// What the listener grants (threat model, section 5).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Connections and their times.
     pub connection: listen::Limits,
-    /// Bytes of a body; `None` for the format's own: 256 KiB, 1 MiB for those that batch.
-    pub body_bytes: Option<usize>,
+    /// Bytes of a body of a sender that tells of one thing at a time.
+    pub event_bytes: usize,
+    /// Bytes of a body of a sender that batches: Event Grid, Distribution, GitLab.
+    pub batch_bytes: usize,
     /// Bytes of all bodies being read or recorded.
     pub buffered_bytes: usize,
     /// Requests being recorded at once; beyond, the answer is 503 at once instead of a queue (T-14).
@@ -54,7 +56,8 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             connection: listen::Limits::default(),
-            body_bytes: None,
+            event_bytes: 256 * 1024,
+            batch_bytes: 1024 * 1024,
             buffered_bytes: 64 * 1024 * 1024,
             in_flight: 1_024,
             target_bytes: 2 * 1024,
@@ -80,8 +83,6 @@ pub struct Source {
     pub registries: HashMap<Host, Host>,
     /// Whether the sender asks before it acts and is to be answered by the [`Admission`].
     pub admission: bool,
-    /// The SNS topics whose subscription may be confirmed; none means any that comes with the credential.
-    pub topics: Vec<String>,
 }
 
 /// Whether what a sender is about to do may happen.

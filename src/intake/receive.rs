@@ -81,24 +81,29 @@ impl<S: Store> Intake<S> {
             // A handshake proves nothing and changes nothing; its sender cannot be told to send a header yet.
             return self.handshake_only(source.format, headers);
         }
-        let authenticity =
+        let proof =
             source.auth.check_head(headers, query, certificate, || self.clock.now()).map_err(unauthenticated)?;
         if options {
             return self.handshake_only(source.format, headers);
         }
         acceptable(source.format, fields)?;
-        let limit = self.limits.body_bytes.unwrap_or_else(|| source.format.body_bytes_max());
+        let limit = match source.format {
+            Format::EventGrid | Format::Distribution | Format::Gitlab => self.limits.batch_bytes,
+            _ => self.limits.event_bytes,
+        };
         let time = self.limits.connection.body_time;
         let all_limit = self.limits.buffered_bytes;
         let body = body::read(body, limit, time, &self.buffered, all_limit, &self.metrics).await?;
-        authenticity.check_body(&body.bytes).map_err(unauthenticated)?;
-
         let Ok(_place) = self.in_flight.try_acquire() else {
             self.metrics.limited(Limit::InFlight);
             return Err(Refusal::Busy);
         };
         let time = self.answer_time(source.format);
-        match tokio::time::timeout(time, self.record(known, method, headers, body)).await {
+        let recorded = async {
+            proof.check_body(&body.bytes, || self.clock.now()).await.map_err(unauthenticated)?;
+            self.record(known, method, headers, body).await
+        };
+        match tokio::time::timeout(time, recorded).await {
             Ok(answered) => answered,
             Err(_) => {
                 self.metrics.limited(Limit::AnswerTime);
@@ -163,7 +168,7 @@ impl<S: Store> Intake<S> {
         }
     }
 
-    /// Has a subscription confirmed, if its topic is wanted.
+    /// Has an authentic subscription confirmed.
     async fn confirm(
         &self,
         known: &Known,
@@ -172,17 +177,12 @@ impl<S: Store> Intake<S> {
         headers: &Headers<'_>,
         body: &Buffered<'_>,
     ) -> Result<Answer, Refusal> {
-        let source = &known.source;
-        let wanted = source.topics.is_empty() || source.topics.iter().any(|known| known == topic);
-        let fault = match (&self.hooks.confirm, wanted) {
-            (Some(confirm), true) => {
-                confirm.confirm(&source.name, topic, url);
-                known.counters.add(None, EventResult::Ignored, 1);
-                return Ok(Tally { ignored: 1, ..Tally::default() }.answer());
-            }
-            (None, true) => "a subscription waits to be confirmed: open the address `SubscribeURL` of the body",
-            (_, false) => "a subscription of a topic that is not among this source's `topics`: add it if it is yours",
-        };
+        if let Some(confirm) = &self.hooks.confirm {
+            confirm.confirm(&known.source.name, topic, url);
+            known.counters.add(None, EventResult::Ignored, 1);
+            return Ok(Tally { ignored: 1, ..Tally::default() }.answer());
+        }
+        let fault = "a subscription waits to be confirmed: open the address `SubscribeURL` of the body";
         let tally = self.append(known, Plan::unreadable(fault.to_owned()), headers, body).await?;
         Ok(tally.answer())
     }

@@ -31,7 +31,25 @@ pub(super) struct Facts<'a, S> {
     pub undetermined: Option<std::time::Duration>,
 }
 
-impl<S: Store> Facts<'_, S> {
+impl<'a, S: Store> Facts<'a, S> {
+    /// Nothing is known yet.
+    pub fn new(
+        store: &'a S,
+        session: Option<&'a Session>,
+        repository: &'a Repository,
+        set: &'a PolicySet,
+    ) -> Facts<'a, S> {
+        Facts {
+            store,
+            session,
+            repository,
+            set,
+            pending: Pending::default(),
+            contents: HashMap::new(),
+            undetermined: None,
+        }
+    }
+
     /// Puts answers to all questions into the observation.
     ///
     /// # Errors

@@ -8,10 +8,12 @@
 mod facts;
 mod live;
 mod look;
+mod reconcile;
+mod refresh;
 mod work;
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -20,13 +22,14 @@ use tokio_util::task::TaskTracker;
 
 use crate::alert::SinkInfo;
 use crate::clock::Clock;
-use crate::image::Host;
+use crate::image::{Host, Repository};
 use crate::metrics::Metrics;
 use crate::policy::PolicySet;
 use crate::registry::Client;
 use crate::store::{Claim, Store, StoreError};
 
 pub use live::{Live, LiveError, Source};
+pub use reconcile::{Plan, Reconcile, Sweep};
 
 /// Repositories worked on side by side. Each registry has a limit of its own; this bounds memory.
 const REPOSITORIES_MAX: usize = 16;
@@ -77,6 +80,8 @@ pub struct Pipeline<S> {
     pub clock: Arc<dyn Clock>,
     /// The series.
     pub metrics: Arc<Metrics>,
+    /// Repositories whose tags are on record, so that the store need not be asked again.
+    pub baselined: Arc<Mutex<HashSet<Repository>>>,
 }
 
 impl<S> Clone for Pipeline<S> {
@@ -88,6 +93,7 @@ impl<S> Clone for Pipeline<S> {
             sinks: self.sinks.clone(),
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),
+            baselined: self.baselined.clone(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! One step of one repository: what events and rechecks ask for, looked at, judged, and written as one.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use jiff::Timestamp;
 use super::Pipeline;
 use super::facts::{Facts, ROUNDS_MAX, content_of};
 use super::look::{Told, cause, look};
-use crate::alert::alerts_for;
+use crate::alert::{Alert, Topic, alerts_about_self, alerts_for};
 use crate::backoff::Backoff;
 use crate::event::{Action, Stage};
 use crate::history::{Origin, TagHistory};
-use crate::image::{Digest, Tag};
+use crate::image::{Digest, Repository, Tag};
 use crate::policy::violation::{self, Edge};
 use crate::policy::{
     Answer, Change, Fact, Lead, Observation, Outcome, PolicySet, Question, State, TagRecord, Target, Verdict, affected,
@@ -25,6 +25,8 @@ use crate::store::{Claim, EventEnd, Judged, Queued, Recheck, Step, Store, StoreE
 
 /// What is tried again after something could not be determined.
 const AGAIN: Backoff = Backoff { first: Duration::from_secs(1), most: Duration::from_secs(600) };
+/// Attempts after which people are told: with the pauses of `AGAIN`, some fifteen minutes.
+const ATTEMPTS_TOLD: u32 = 10;
 /// When to look again at what a sender only announces: it acts at once or not at all.
 const INTENT_PAUSE: Duration = Duration::from_secs(2);
 
@@ -50,20 +52,22 @@ struct Sight {
     current: Option<Digest>,
 }
 
+impl Sight {
+    /// The tag's record as it will be.
+    fn record(&self) -> TagRecord {
+        TagRecord { current: self.current.clone(), history: Some(self.history.clone()), ..self.before.clone() }
+    }
+}
+
 impl<S: Store> Pipeline<S> {
     pub(super) async fn work(&self, claim: &Claim) -> Result<(), StoreError> {
         let set = self.policies.load_full();
         let client = self.registries.get(&claim.repository.host);
         let session = client.map(|c| c.session(Budget::default()));
-        let mut facts = Facts {
-            store: &*self.store,
-            session: session.as_ref(),
-            repository: &claim.repository,
-            set: &set,
-            pending: Default::default(),
-            contents: HashMap::new(),
-            undetermined: None,
-        };
+        let mut facts = Facts::new(&*self.store, session.as_ref(), &claim.repository, &set);
+        if let Some(session) = &session {
+            self.baseline(claim, session, &set).await?;
+        }
         let mut step = Step::default();
         let agenda = self.agenda(claim, &mut step).await?;
         let origin = agenda.origin.unwrap_or(Origin::Event);
@@ -72,8 +76,8 @@ impl<S: Store> Pipeline<S> {
         let mut sights: BTreeMap<Tag, Sight> = BTreeMap::new();
         let mut failed: BTreeMap<Tag, RegistryError> = BTreeMap::new();
         for (tag, events) in &agenda.tags {
-            let before = self.record(claim, tag).await?;
-            match self.see(session.as_ref(), claim, tag, events, &before, &mut facts, origin).await? {
+            let before = self.record(&claim.repository, tag).await?;
+            match self.see(session.as_ref(), &claim.repository, tag, events, &before, &mut facts, origin).await? {
                 Ok(sight) => {
                     sights.insert(tag.clone(), sight);
                 }
@@ -84,11 +88,7 @@ impl<S: Store> Pipeline<S> {
             }
         }
         for (tag, sight) in &sights {
-            let record = TagRecord {
-                current: sight.current.clone(),
-                history: Some(sight.history.clone()),
-                ..sight.before.clone()
-            };
+            let record = sight.record();
             let keys = set.line_keys(&claim.repository, tag, None);
             facts.pending.tags.insert(tag.clone(), (Arc::new(record), keys));
         }
@@ -99,9 +99,10 @@ impl<S: Store> Pipeline<S> {
             .map(|(tag, s)| Change::Tag { tag: tag.clone(), old: s.before.current.clone(), new: s.current.clone() })
             .collect();
         changes.extend(agenda.manifests.iter().cloned().map(Change::Manifest));
-        let extra = self.extra_targets(&set, claim, &agenda, &failed);
+        let extra = self.extra_targets(&set, &claim.repository, &agenda, &failed);
         let now = self.clock.now();
-        let (verdicts, leads) = self.judged(&mut facts, &set, claim, &changes, &extra, &failed, origin, now).await?;
+        let (verdicts, leads) =
+            self.judged(&mut facts, &set, &claim.repository, &changes, &extra, &failed, origin, now).await?;
 
         // Record.
         let undetermined = facts.undetermined;
@@ -166,6 +167,39 @@ impl<S: Store> Pipeline<S> {
         Ok(())
     }
 
+    /// Judges tags as they are now, against the record, and records nothing.
+    ///
+    /// # Errors
+    /// The store's; what the registry does not answer becomes verdicts that say so.
+    pub async fn check(&self, repository: &Repository, tags: &[Tag]) -> Result<Vec<Verdict>, StoreError> {
+        let set = self.policies.load_full();
+        let session = self.registries.get(&repository.host).map(|c| c.session(Budget::default()));
+        let mut facts = Facts::new(&*self.store, session.as_ref(), repository, &set);
+        let mut failed = BTreeMap::new();
+        for tag in tags {
+            let before = self.record(repository, tag).await?;
+            match self.see(session.as_ref(), repository, tag, &[], &before, &mut facts, Origin::Check).await? {
+                Ok(sight) => {
+                    let record = sight.record();
+                    facts.pending.tags.insert(tag.clone(), (Arc::new(record), set.line_keys(repository, tag, None)));
+                }
+                Err(error) => {
+                    failed.insert(tag.clone(), error);
+                }
+            }
+        }
+        let now = self.clock.now();
+        let observation = Observation::new(repository.clone(), now, true);
+        let extra = crate::policy::targets_of(&set, &observation, tags, false);
+        let judged = self.judged(&mut facts, &set, repository, &[], &extra, &failed, Origin::Check, now).await?;
+        let mut verdicts = judged.0;
+        let open = self.store.open_violations(repository, tags.iter().cloned().map(Some).collect()).await?;
+        for verdict in &mut verdicts {
+            violation::advance(verdict, &open, now);
+        }
+        Ok(verdicts)
+    }
+
     /// What the claim's events and rechecks ask for.
     async fn agenda<'a>(&self, claim: &'a Claim, step: &mut Step) -> Result<Agenda<'a>, StoreError> {
         let mut agenda = Agenda::default();
@@ -218,6 +252,10 @@ impl<S: Store> Pipeline<S> {
                 (Some(tag), _) => {
                     agenda.tags.entry(tag.clone()).or_default();
                 }
+                (None, Origin::PolicyChange) => {
+                    self.refresh(claim, step).await?;
+                    agenda.expectations = true;
+                }
                 (None, _) => agenda.expectations = true,
             }
         }
@@ -252,8 +290,8 @@ impl<S: Store> Pipeline<S> {
             .unwrap_or_default())
     }
 
-    async fn record(&self, claim: &Claim, tag: &Tag) -> Result<TagRecord, StoreError> {
-        let answers = self.store.answer(&claim.repository, vec![Question::Tag(tag.clone())]).await?;
+    async fn record(&self, repository: &Repository, tag: &Tag) -> Result<TagRecord, StoreError> {
+        let answers = self.store.answer(repository, vec![Question::Tag(tag.clone())]).await?;
         Ok(answers
             .into_iter()
             .find_map(|(_, answer)| match answer {
@@ -268,7 +306,7 @@ impl<S: Store> Pipeline<S> {
     async fn see(
         &self,
         session: Option<&Session>,
-        claim: &Claim,
+        repository: &Repository,
         tag: &Tag,
         events: &[&Queued],
         before: &TagRecord,
@@ -280,9 +318,9 @@ impl<S: Store> Pipeline<S> {
         };
         let mut asked: Vec<Digest> = events.iter().filter_map(|q| q.incoming.event.digest.clone()).collect();
         asked.extend(before.current.clone());
-        let on_record = self.on_record(claim, asked).await?;
+        let on_record = self.on_record(repository, asked).await?;
         let told = Told { events: events.to_vec() };
-        let name = &claim.repository.name;
+        let name = &repository.name;
         let seen =
             look(session, name, tag, &told, before.current.as_ref(), |d| on_record.contains(d), || self.clock.now())
                 .await;
@@ -304,12 +342,12 @@ impl<S: Store> Pipeline<S> {
     }
 
     /// Which of these manifests are on record.
-    async fn on_record(&self, claim: &Claim, digests: Vec<Digest>) -> Result<BTreeSet<Digest>, StoreError> {
+    async fn on_record(&self, repository: &Repository, digests: Vec<Digest>) -> Result<BTreeSet<Digest>, StoreError> {
         if digests.is_empty() {
             return Ok(BTreeSet::new());
         }
         let asks = digests.into_iter().map(Question::Manifest).collect();
-        let answers = self.store.answer(&claim.repository, asks).await?;
+        let answers = self.store.answer(repository, asks).await?;
         Ok(answers
             .into_iter()
             .filter_map(|(question, answer)| match (question, answer) {
@@ -323,11 +361,11 @@ impl<S: Store> Pipeline<S> {
     fn extra_targets(
         &self,
         set: &PolicySet,
-        claim: &Claim,
+        repository: &Repository,
         agenda: &Agenda<'_>,
         failed: &BTreeMap<Tag, RegistryError>,
     ) -> BTreeSet<Target> {
-        let observation = Observation::new(claim.repository.clone(), self.clock.now(), true);
+        let observation = Observation::new(repository.clone(), self.clock.now(), true);
         let tags: Vec<Tag> = agenda.again.iter().chain(failed.keys()).cloned().collect();
         crate::policy::targets_of(set, &observation, &tags, agenda.expectations)
     }
@@ -338,7 +376,7 @@ impl<S: Store> Pipeline<S> {
         &self,
         facts: &mut Facts<'_, S>,
         set: &PolicySet,
-        claim: &Claim,
+        repository: &Repository,
         changes: &[Change],
         extra: &BTreeSet<Target>,
         failed: &BTreeMap<Tag, RegistryError>,
@@ -346,7 +384,7 @@ impl<S: Store> Pipeline<S> {
         now: Timestamp,
     ) -> Result<(Vec<Verdict>, BTreeMap<Tag, Lead>), StoreError> {
         let fresh = || {
-            let mut observation = Observation::new(claim.repository.clone(), now, true);
+            let mut observation = Observation::new(repository.clone(), now, true);
             for (tag, error) in failed {
                 observation.tell(Question::Tag(tag.clone()), Answer::Tag(Fact::Undetermined(cause(error))));
             }
@@ -369,7 +407,7 @@ impl<S: Store> Pipeline<S> {
             // What a tag leads to decides whether it counts in its lines: judge again where that was news.
             let mut news = false;
             for (tag, (_, keys)) in &mut facts.pending.tags {
-                let right = set.line_keys(&claim.repository, tag, judgement.leads.get(tag).copied());
+                let right = set.line_keys(repository, tag, judgement.leads.get(tag).copied());
                 news |= right != *keys;
                 *keys = right;
             }
@@ -379,7 +417,7 @@ impl<S: Store> Pipeline<S> {
             }
             observation = fresh();
         }
-        tracing::error!(image.repository = %claim.repository, rounds = ROUNDS_MAX, "judging asks without end; nothing is recorded of it");
+        tracing::error!(image.repository = %repository, rounds = ROUNDS_MAX, "judging asks without end; nothing is recorded of it");
         Ok((Vec::new(), leads))
     }
 
@@ -406,7 +444,20 @@ impl<S: Store> Pipeline<S> {
                 }
             }
             if verdict.outcome == Outcome::Error || verdict.findings.iter().any(|f| f.is_error()) {
-                step.rechecks.push(Recheck { tag, due: again, origin: verdict.origin, attempts: attempts + 1 });
+                step.rechecks.push(Recheck {
+                    tag: tag.clone(),
+                    due: again,
+                    origin: verdict.origin,
+                    attempts: attempts + 1,
+                });
+                if attempts + 1 == ATTEMPTS_TOLD {
+                    let name =
+                        tag.map_or_else(|| claim.repository.to_string(), |t| format!("{}:{t}", claim.repository));
+                    let fault =
+                        verdict.findings.iter().find(|f| f.is_error()).map(|f| f.message.as_str()).unwrap_or_default();
+                    let alert = Alert::about_self(Topic::UndeterminedForLong, &name, fault, now);
+                    step.alerts.extend(alerts_about_self(&alert, &self.sinks, None));
+                }
             }
             step.alerts.extend(alerts_for(&changes, &claim.repository, &self.sinks));
             step.changes.extend(changes);
@@ -417,7 +468,7 @@ impl<S: Store> Pipeline<S> {
     }
 }
 
-fn after(at: Timestamp, pause: Duration) -> Timestamp {
+pub(super) fn after(at: Timestamp, pause: Duration) -> Timestamp {
     jiff::SignedDuration::try_from(pause).ok().and_then(|p| at.checked_add(p).ok()).unwrap_or(Timestamp::MAX)
 }
 

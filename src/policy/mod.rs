@@ -15,6 +15,7 @@ mod reason;
 mod rules;
 mod scope;
 mod set;
+mod shipped;
 mod verdict;
 mod view;
 pub mod violation;
@@ -28,5 +29,7 @@ pub use observation::{
 };
 pub use pending::Pending;
 pub use reason::{Page, Reason};
+pub use scope::{Glob, GlobError, Scope};
 pub use set::{Class, Exception, Lead, Membership, Mode, PlatformSet, Policy, PolicySet, Requirements, Setting};
+pub use shipped::shipped;
 pub use verdict::{Finding, Kind, NotEvaluated, Outcome, PolicyLocation, Rule, Severity, State, Subject, Verdict};

@@ -361,6 +361,23 @@ pub struct Membership {
 }
 
 impl Policy {
+    /// What the policy may find, with the severities: bounded, so that it can label metrics.
+    pub fn findable(&self) -> Vec<(Rule, Severity)> {
+        let of_classes = self.classes.iter().flat_map(|class| {
+            let expected = class.expected.as_ref().map(|s| (Rule::Expected, s.severity));
+            class.require.rules().into_iter().map(|(rule, s)| (rule, s.severity)).chain(expected)
+        });
+        let other = self.other_tags.as_ref().map(|s| (Rule::Form, s.severity));
+        let mut found: Vec<(Rule, Severity)> = of_classes.chain(other).collect();
+        // Some findings of `intact` are never more than warnings.
+        let intact: Vec<_> =
+            found.iter().filter(|(rule, _)| *rule == Rule::Intact).map(|_| (Rule::Intact, Severity::Warning)).collect();
+        found.extend(intact);
+        found.sort();
+        found.dedup();
+        found
+    }
+
     /// The class that governs a tag: the first of whose forms one matches.
     pub fn membership(&self, tag: &Tag) -> Option<Membership> {
         self.classes.iter().enumerate().find_map(|(class, row)| {

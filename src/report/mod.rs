@@ -40,7 +40,8 @@ pub use violations::{violation_json, violations_text};
 pub use visible::visible;
 
 /// Where the page of a reason is published: this and the code.
-const REASONS_URL: &str = "https://tidewaiter.dev/reasons/";
+/// Where the pages on reasons are.
+pub const REASONS_URL: &str = "https://tidewaiter.dev/reasons/";
 /// What the program is called in every report.
 const TOOL: &str = "tidewaiter";
 

@@ -13,10 +13,9 @@ use jiff::Timestamp;
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tidewaiter::history::Origin;
 use tidewaiter::image::{Digest, Host, Repository, Tag};
 use tidewaiter::policy::violation::Violation;
-use tidewaiter::policy::{Answer, Question, TagRecord};
+use tidewaiter::policy::{Answer, Fact, Question, TagRecord};
 use tidewaiter::store::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -89,8 +88,15 @@ impl Store for Memory {
         Ok(())
     }
 
-    async fn answer(&self, _: &Repository, _: Vec<Question>) -> Result<Vec<(Question, Answer)>> {
-        Ok(Vec::new())
+    async fn answer(&self, _: &Repository, questions: Vec<Question>) -> Result<Vec<(Question, Answer)>> {
+        let tags = self.tags.lock().unwrap();
+        let answers = questions.into_iter().filter_map(|question| {
+            let Question::Tag(tag) = &question else { return None };
+            let (_, record) = tags.iter().find(|(known, _)| known == tag)?;
+            let answer = Answer::Tag(Fact::Known(Arc::new(record.clone())));
+            Some((question, answer))
+        });
+        Ok(answers.collect())
     }
 
     async fn open_violations(&self, _: &Repository, _: Vec<Option<Tag>>) -> Result<Vec<Violation>> {
@@ -346,5 +352,3 @@ pub async fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
     panic!("waited in vain: {what}");
 }
-
-pub const ORIGIN: Origin = Origin::Event;

@@ -1,0 +1,225 @@
+//! Builds the rooms from the configuration and runs the daemon: in the order of the pipeline, each room with
+//! what it needs and nothing more. The one place that wires.
+
+mod check;
+mod policies;
+mod settings;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use arc_swap::ArcSwap;
+use tokio::net::TcpListener;
+
+use crate::admin::{self, Admin, Readiness, ReadyLimits};
+use crate::alert;
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, StoreUrl};
+use crate::intake::{Hooks, Intake, Sources};
+use crate::listen::{SelfSigned, Tls};
+use crate::metrics::{Listener, Metrics};
+use crate::pipeline::{Pipeline, Reconcile};
+use crate::shutdown::{End, Shutdown};
+use crate::store::embedded::{EmbeddedStore, Options};
+use crate::store::{Retention, Store};
+use crate::telemetry;
+
+pub use policies::{PolicyFault, load as load_policies};
+pub use settings::registry_settings;
+
+/// How long draining may take: senders wait at most this long for an answer, and a step for its registry.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How often what is kept is looked through.
+const PRUNE_EVERY: Duration = Duration::from_secs(3600);
+
+/// Runs the daemon until it is told to stop; the exit code.
+///
+/// # Errors
+/// What keeps it from starting, each with what to do.
+pub async fn serve(config: Config) -> anyhow::Result<u8> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let metrics = Arc::new(Metrics::new().context("setting up metrics")?);
+    telemetry::init(settings::log_format(&config), settings::log_filter(&config), metrics.clone(), clock.clone())?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let shutdown = Shutdown::new(DRAIN);
+    shutdown.watch_signals().context("watching for signals")?;
+
+    // What is judged by, and by whom.
+    let set = policies::load(&config.policies).map_err(|faults| anyhow!(faults))?;
+    metrics.announce(settings::names(&config, &set));
+    metrics.policies_read(Some(set.policies().len()), clock.now());
+    let set = Arc::new(ArcSwap::from_pointee(set));
+    let registries = settings::registries(&config, &metrics)?;
+    let sinks = settings::sinks(&config)?;
+    let sink_infos: Arc<[alert::SinkInfo]> = sinks.iter().map(alert::SinkSettings::info).collect();
+
+    // The record.
+    let path = match &config.store {
+        StoreUrl::Sqlite(path) => path.clone(),
+        StoreUrl::Postgres(_) => {
+            return Err(anyhow!("`store.url`: this build has no PostgreSQL store yet; write `sqlite:FILE`"));
+        }
+    };
+    let options = Options {
+        backlog_events: config.limits.backlog_events,
+        backlog_bytes: config.limits.backlog_bytes,
+        ..Options::default()
+    };
+    let store = Arc::new(EmbeddedStore::open(&path, options)?);
+
+    // The listeners bind before anything works, so that a taken port is told at once.
+    let state = config.state_folder();
+    let events_socket = bind(config.listen.events, "listen.events").await?;
+    let admin_socket = bind(config.listen.admin, "listen.admin").await?;
+    let (events_at, admin_at) = (events_socket.local_addr()?, admin_socket.local_addr()?);
+    let tls = events_tls(&config, &state, &metrics, &clock)?;
+    let admin_tls = match &config.admin.tls {
+        Some(files) => Some(Tls::load(settings::tls_files(files), Listener::Admin, metrics.clone(), clock.clone())?),
+        None => None,
+    };
+
+    // Out: alerts from the outbox.
+    let observer: Arc<dyn alert::Observer> = Arc::new(settings::Counted(metrics.clone()));
+    let alert_clock: alert::Clock = {
+        let clock = clock.clone();
+        Arc::new(move || clock.now())
+    };
+    let links = alert::Links::new(None, Some(crate::report::REASONS_URL))?;
+    let couriers = alert::start(&store, sinks, &links, &alert_clock, &observer, &shutdown.token())?;
+    for courier in couriers {
+        shutdown.tasks().spawn(async move {
+            if let Err(error) = courier.task.await {
+                tracing::error!(sink = &*courier.sink, %error, "delivery to the sink ended by a fault of the program");
+            }
+        });
+    }
+
+    // The middle.
+    let pipeline = Pipeline {
+        store: store.clone(),
+        registries,
+        policies: set.clone(),
+        sinks: sink_infos,
+        clock: clock.clone(),
+        metrics: metrics.clone(),
+        baselined: Arc::default(),
+    };
+    shutdown.tasks().spawn(pipeline.clone().run(shutdown.token()));
+    for (host, plan) in settings::reconcile(&config)? {
+        let sweep = Reconcile { pipeline: pipeline.clone(), host, plan };
+        shutdown.tasks().spawn(sweep.run(shutdown.token()));
+    }
+    shutdown.tasks().spawn(policies::watch(
+        config.policies.clone(),
+        config.clone(),
+        pipeline.clone(),
+        shutdown.token(),
+    ));
+    shutdown.tasks().spawn(prune(store.clone(), settings::retention(&config), clock.clone(), shutdown.token()));
+
+    // In: events and people.
+    let sources = Sources::new(settings::sources(&config)?, metrics.clone());
+    let intake = Intake::new(
+        sources,
+        settings::intake_limits(&config),
+        Hooks::default(),
+        store.clone(),
+        clock.clone(),
+        shutdown.token(),
+    );
+    shutdown.tasks().spawn(tls.clone().watch(shutdown.token()));
+    shutdown.tasks().spawn(intake.serve(events_socket, Some(tls), shutdown.token()));
+    let limits = ReadyLimits { backlog_events: config.limits.backlog_events, ..ReadyLimits::default() };
+    let readiness = Arc::new(Readiness::new(limits, shutdown.token()));
+    {
+        let (readiness, store) = (readiness.clone(), store.clone());
+        shutdown.tasks().spawn(async move { readiness.watch(&*store).await });
+    }
+    let tokens = admin::Tokens {
+        configured: config.admin.token.as_ref().map(|t| t.expose().to_owned().into()),
+        local: match config.admin.token {
+            Some(_) => None,
+            None => Some(
+                admin::local_token(&state.join("admin-token")).context("writing the admin token beside the store")?,
+            ),
+        },
+    };
+    let check = Arc::new(check::Checks { pipeline });
+    if let Some(tls) = &admin_tls {
+        shutdown.tasks().spawn(tls.clone().watch(shutdown.token()));
+    }
+    let admin = Admin::new(store.clone(), readiness.clone(), check, tokens, metrics, clock);
+    shutdown.tasks().spawn(admin.serve(admin_socket, admin_tls, shutdown.token()));
+    readiness.started();
+    tracing::info!(events = %events_at, admin = %admin_at, policies = set.load().policies().len(), "tidewaiter is ready");
+
+    // A store that can acknowledge nothing more ends the process, with an error.
+    let broken = tokio::select! {
+        end = shutdown.ended() => Ok(end),
+        why = store.broken() => Err(why),
+    };
+    match broken {
+        Ok(end) => {
+            match end {
+                End::Drained => tracing::info!("stopped; everything acknowledged is on disk"),
+                End::Deadline => {
+                    tracing::warn!("stopped at the deadline; what was under way is done again at the next start")
+                }
+                End::Aborted => {}
+            }
+            Ok(end.exit_code())
+        }
+        Err(why) => {
+            shutdown.abort();
+            Err(anyhow!("the store is broken, nothing more is acknowledged: {why}"))
+        }
+    }
+}
+
+async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("`{setting}`: cannot listen on {address}; is another tidewaiter running? set another address")
+    })
+}
+
+fn events_tls(
+    config: &Config,
+    state: &std::path::Path,
+    metrics: &Arc<Metrics>,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<Arc<Tls>> {
+    if let Some(files) = &config.tls {
+        return Ok(Tls::load(settings::tls_files(files), Listener::Events, metrics.clone(), clock.clone())?);
+    }
+    let names = settings::own_names(config);
+    let own = SelfSigned::ensure(state, &names, clock.now())?;
+    tracing::info!(
+        ca = %own.ca().display(),
+        fingerprint = own.fingerprint()?,
+        "no certificate is configured: serving a self-signed one; give senders this CA file to trust"
+    );
+    Ok(Tls::self_signed(own, None, Listener::Events, metrics.clone(), clock.clone())?)
+}
+
+/// Lets go of what retention does not keep, now and then.
+async fn prune<S: Store>(
+    store: Arc<S>,
+    retention: Retention,
+    clock: Arc<dyn Clock>,
+    stop: tokio_util::sync::CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(PRUNE_EVERY) => {}
+        }
+        match store.prune(retention, clock.now()).await {
+            Ok(pruned) => tracing::debug!(?pruned, "pruned the store"),
+            Err(error) => tracing::warn!(%error, "the store could not be pruned; tried again in an hour"),
+        }
+    }
+}

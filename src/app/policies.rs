@@ -1,0 +1,187 @@
+//! Policies from files: read, compiled as a whole, swapped at once; and followed while the daemon runs.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::{RecursiveMode, Watcher};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::settings;
+use crate::alert::{Alert, Topic, alerts_about_self};
+use crate::config::{Config, Policies};
+use crate::document::{Fault, Source, render};
+use crate::pipeline::Pipeline;
+use crate::policy::{Document, PolicySet, compile, documents};
+use crate::store::Store;
+
+/// Largest policy file, in bytes (threat model, section 5).
+const FILE_BYTES_MAX: u64 = 1 << 20;
+/// How often files are looked at even without a notice: the floor under lost notices.
+const POLL: Duration = Duration::from_secs(30);
+/// Editors and ConfigMaps change several files in a row.
+const SETTLE: Duration = Duration::from_millis(200);
+
+/// Everything that is wrong with the policies, as shown to people.
+#[derive(Debug)]
+pub struct PolicyFault(pub Vec<Fault>);
+
+impl fmt::Display for PolicyFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(render(&self.0, false).trim_end())
+    }
+}
+
+impl std::error::Error for PolicyFault {}
+
+/// Reads and compiles the policies.
+///
+/// # Errors
+/// Every fault of every file, each with its place.
+pub fn load(policies: &Policies) -> Result<PolicySet, PolicyFault> {
+    let sources = match policies {
+        Policies::Shipped => crate::policy::shipped().iter().map(|(name, text)| Source::new(*name, *text)).collect(),
+        Policies::Paths(paths) => read_all(paths)?,
+    };
+    let mut all: Vec<Document> = Vec::new();
+    let mut faults: Vec<Fault> = Vec::new();
+    for source in &sources {
+        match documents(source) {
+            Ok(documents) => all.extend(documents),
+            Err(found) => faults.extend(found),
+        }
+    }
+    if !faults.is_empty() {
+        return Err(PolicyFault(faults));
+    }
+    compile(&all, &beside).map_err(PolicyFault)
+}
+
+/// Reads a file that a policy names, from the policy's own folder and nowhere above it.
+fn beside(source: &Source, name: &str) -> Result<String, String> {
+    let path = Path::new(name);
+    let plain = path.components().all(|c| matches!(c, std::path::Component::Normal(_)));
+    if !plain {
+        return Err("name a file in the policy's own folder".to_owned());
+    }
+    let folder = Path::new(&*source.name).parent().unwrap_or(Path::new("."));
+    text(&folder.join(path)).map_err(|e| e.to_string())
+}
+
+fn text(path: &Path) -> std::io::Result<String> {
+    let size = std::fs::metadata(path)?.len();
+    if size > FILE_BYTES_MAX {
+        let message = format!("{size} bytes are more than the {FILE_BYTES_MAX} that a policy file may have");
+        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, message));
+    }
+    std::fs::read_to_string(path)
+}
+
+/// The files that paths name: themselves, or the policy files in them.
+fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, PolicyFault> {
+    let mut files = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            let entries = std::fs::read_dir(path).map_err(|e| unreadable(path, &e))?;
+            let mut inside: Vec<PathBuf> = entries
+                .filter_map(|e| e.ok().map(|e| e.path()))
+                .filter(|p| {
+                    p.extension().and_then(|e| e.to_str()).is_some_and(|e| matches!(e, "yaml" | "yml" | "json"))
+                })
+                .filter(|p| p.is_file())
+                .collect();
+            inside.sort();
+            files.extend(inside);
+        } else {
+            files.push(path.clone());
+        }
+    }
+    Ok(files)
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> PolicyFault {
+    let source = Source::new(path.display().to_string(), "");
+    let span = crate::document::Span::new(0, 0);
+    PolicyFault(vec![Fault::error(&source, span, "unreadable-file", format!("cannot read the policies: {error}"))])
+}
+
+fn read_all(paths: &[PathBuf]) -> Result<Vec<Source>, PolicyFault> {
+    let files = files(paths)?;
+    files
+        .iter()
+        .map(|path| text(path).map(|t| Source::new(path.display().to_string(), t)).map_err(|e| unreadable(path, &e)))
+        .collect()
+}
+
+/// Follows the policy files until `stop`. What is invalid leaves the policies before in force, is told, counted
+/// and alerted; what is valid is put in force at once, and every tag it governs is judged again.
+pub(super) async fn watch<S: Store>(
+    policies: Policies,
+    config: Config,
+    pipeline: Pipeline<S>,
+    stop: CancellationToken,
+) {
+    pipeline.policies_changed().await;
+    let Policies::Paths(paths) = &policies else { return };
+    let changed = Arc::new(Notify::new());
+    let mut watcher = {
+        let changed = changed.clone();
+        notify::recommended_watcher(move |_| changed.notify_one()).ok()
+    };
+    if let Some(watcher) = &mut watcher {
+        for path in paths {
+            // The folder, not the file: ConfigMaps are replaced through a link beside it.
+            let folder = if path.is_dir() { path.as_path() } else { path.parent().unwrap_or(Path::new(".")) };
+            let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+            if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
+                tracing::warn!(folder = %folder.display(), %error, "no notice of changed policies; they are looked at every 30 s");
+            }
+        }
+    }
+    let mut told: Option<String> = None;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = changed.notified() => {}
+            () = tokio::time::sleep(POLL) => {}
+        }
+        tokio::time::sleep(SETTLE).await;
+        let now = pipeline.clock.now();
+        let loading = policies.clone();
+        let loaded = tokio::task::spawn_blocking(move || load(&loading)).await;
+        match loaded {
+            Ok(Ok(set)) => {
+                let recovered = told.take().is_some();
+                if set.hash() == pipeline.policies.load().hash() {
+                    if recovered {
+                        pipeline.metrics.policies_read(Some(set.policies().len()), now);
+                        tracing::info!("the policies on disk are those in force again");
+                    }
+                    continue;
+                }
+                pipeline.metrics.announce(settings::names(&config, &set));
+                pipeline.metrics.policies_read(Some(set.policies().len()), now);
+                tracing::info!(policies = set.policies().len(), hash = set.hash(), "new policies are in force");
+                pipeline.policies.store(Arc::new(set));
+                pipeline.policies_changed().await;
+            }
+            Ok(Err(fault)) => {
+                let text = fault.to_string();
+                if told.as_deref() != Some(&text) {
+                    pipeline.metrics.policies_read(None, now);
+                    tracing::error!("the policies on disk are not valid; those before stay in force:\n{text}");
+                    let first = fault.0.first().map(ToString::to_string).unwrap_or_default();
+                    let alert = Alert::about_self(Topic::PolicyReloadFailed, "policies", &first, now);
+                    let alerts = alerts_about_self(&alert, &pipeline.sinks, None);
+                    if let Err(error) = pipeline.store.outbox_add(alerts).await {
+                        tracing::error!(%error, "the alert about the policies could not be recorded");
+                    }
+                    told = Some(text);
+                }
+            }
+            Err(error) => tracing::error!(%error, "loading the policies ended by a fault of the program"),
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! From the configuration to each room's own settings. No room but this one knows both.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use secrecy::SecretString;
+
+use crate::alert::{self, SinkKind, SinkSettings};
+use crate::config::{self, Config, LogFormat, RegistryAuth, Secret, SinkAuth, SourceAuth};
+use crate::event::Format;
+use crate::event::authenticity::{Algorithm, Credential, Encoding, Secrets};
+use crate::image::Host;
+use crate::intake::{self, Auth, Source};
+use crate::listen::{self, TlsFiles};
+use crate::metrics::{AlertResult, Metrics, Names, Operation as Op, RequestStatus, Success};
+use crate::pipeline::{Plan, Registries};
+use crate::policy::PolicySet;
+use crate::registry::{self, Azure, AzureIdentity, Client, Operation, Origin, StatusClass};
+use crate::store::Retention;
+use crate::telemetry;
+
+fn secret(secret: &Secret) -> SecretString {
+    SecretString::from(secret.expose().to_owned())
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("reading {}", path.display()))
+}
+
+pub(super) fn log_format(config: &Config) -> telemetry::Format {
+    let no_colour = no_colour();
+    match config.log.format {
+        LogFormat::Auto => telemetry::Format::for_standard_error(no_colour),
+        LogFormat::Text => {
+            telemetry::Format::Text { colour: !no_colour && std::io::IsTerminal::is_terminal(&std::io::stderr()) }
+        }
+        LogFormat::Json => telemetry::Format::Json,
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the convention of terminals: https://no-color.org")]
+fn no_colour() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty())
+}
+
+pub(super) fn log_filter(config: &Config) -> &'static str {
+    use config::LogLevel::*;
+    match config.log.level {
+        Error => "error",
+        Warn => "warn",
+        Info => "info",
+        Debug => "info,tidewaiter=debug",
+        Trace => "info,tidewaiter=trace",
+    }
+}
+
+/// The names that label values may be.
+pub(super) fn names(config: &Config, set: &PolicySet) -> Names {
+    let mut names = Names {
+        sources: config.sources.iter().map(|s| s.name.clone()).collect(),
+        registries: config.registries.iter().map(|r| r.host.to_string()).collect(),
+        sinks: config.sinks.iter().map(|s| s.name.clone()).collect(),
+        ..Names::default()
+    };
+    for policy in set.policies() {
+        names.policies.insert(policy.name.to_string());
+        names
+            .requirements
+            .extend(policy.findable().into_iter().map(|(rule, severity)| (policy.name.to_string(), rule, severity)));
+    }
+    names
+}
+
+/// The client settings of a configured registry.
+///
+/// # Errors
+/// A file that cannot be read, or a setting that does not fit the others.
+pub fn registry_settings(registry: &config::Registry) -> anyhow::Result<registry::Settings> {
+    let mut settings = registry::Settings::new(registry.host.clone());
+    let endpoint = Origin::of_url(&registry.endpoint)
+        .ok_or_else(|| anyhow!("`endpoint` of {} is no origin: write https://HOST:PORT", registry.host))?;
+    if endpoint != settings.origin() {
+        settings.endpoint = Some(endpoint);
+    }
+    settings.ca = registry.ca.as_deref().map(read).transpose()?;
+    settings.insecure = registry.insecure;
+    settings.allow_private = registry.allow_private;
+    settings.concurrency = registry.limits.concurrency as usize;
+    settings.requests_per_second = registry.limits.requests_per_second;
+    settings.auth = match &registry.auth {
+        RegistryAuth::Anonymous => registry::Auth::Anonymous,
+        RegistryAuth::Basic { username, password } => {
+            registry::Auth::Basic { user: username.clone(), password: secret(password) }
+        }
+        RegistryAuth::Token(token) => registry::Auth::Token { token: secret(token) },
+        RegistryAuth::Azure { tenant_id, client_id, client_secret, authority } => {
+            registry::Auth::Azure(azure(tenant_id, client_id, client_secret.as_ref(), authority.as_ref())?)
+        }
+    };
+    Ok(settings)
+}
+
+fn azure(
+    tenant: &Option<String>,
+    client: &Option<String>,
+    client_secret: Option<&Secret>,
+    authority: Option<&url::Url>,
+) -> anyhow::Result<Azure> {
+    let mut azure = match (tenant, client, client_secret) {
+        (Some(tenant), Some(client), Some(key)) => Azure::new(AzureIdentity::ClientSecret {
+            tenant: tenant.clone(),
+            client: client.clone(),
+            secret: secret(key),
+        })?,
+        _ => Azure::detect(|name| variable(name, tenant, client))?,
+    };
+    if let Some(authority) = authority.and_then(Origin::of_url) {
+        azure.authority = authority;
+    }
+    Ok(azure)
+}
+
+/// What Azure sets in the environment, with the configuration going first.
+#[expect(clippy::disallowed_methods, reason = "Azure tells workloads their identity by the environment")]
+fn variable(name: &str, tenant: &Option<String>, client: &Option<String>) -> Option<String> {
+    match name {
+        "AZURE_TENANT_ID" => tenant.clone(),
+        "AZURE_CLIENT_ID" => client.clone(),
+        _ => None,
+    }
+    .or_else(|| std::env::var(name).ok())
+}
+
+/// The clients of all configured registries.
+pub(super) fn registries(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Registries> {
+    let observer: Arc<dyn registry::Observer> = Arc::new(Counted(metrics.clone()));
+    let mut clients = Vec::new();
+    for registry in &config.registries {
+        let settings = registry_settings(registry)?;
+        let client = Client::new(settings, observer.clone()).with_context(|| format!("registry {}", registry.host))?;
+        clients.push(client);
+    }
+    Ok(Registries::new(clients))
+}
+
+/// Counts what rooms that know no metrics tell.
+pub(super) struct Counted(pub Arc<Metrics>);
+
+impl registry::Observer for Counted {
+    fn request(&self, registry: &Host, operation: Operation, status: StatusClass, elapsed: Duration) {
+        let operation = match operation {
+            Operation::HeadManifest | Operation::GetManifest => Op::Manifest,
+            Operation::HeadBlob | Operation::GetBlob => Op::Blob,
+            Operation::ListTags => Op::Tags,
+            Operation::Catalog => Op::Catalog,
+            Operation::Token => Op::Token,
+        };
+        let status = match status {
+            StatusClass::Success => RequestStatus::Success,
+            StatusClass::Redirect => RequestStatus::Redirect,
+            StatusClass::Throttled => RequestStatus::Throttled,
+            StatusClass::Client => RequestStatus::Client,
+            StatusClass::Server => RequestStatus::Server,
+            StatusClass::None => RequestStatus::Failed,
+        };
+        self.0.registry_request(registry.as_str(), operation, status, elapsed);
+    }
+
+    fn throttled(&self, registry: &Host, _pause: Duration) {
+        self.0.registry_throttled(registry.as_str());
+    }
+
+    fn token_refresh(&self, registry: &Host, succeeded: bool) {
+        self.0.token_refreshed(registry.as_str(), if succeeded { Success::Ok } else { Success::Failed });
+    }
+}
+
+impl alert::Observer for Counted {
+    fn alerts(&self, sink: &str, delivery: alert::Delivery, count: u64) {
+        let result = match delivery {
+            alert::Delivery::Delivered => AlertResult::Delivered,
+            alert::Delivery::Retried => AlertResult::Retried,
+            alert::Delivery::Dropped => AlertResult::Dropped,
+        };
+        for _ in 0..count {
+            self.0.alert(sink, result);
+        }
+    }
+}
+
+/// The sinks.
+pub(super) fn sinks(config: &Config) -> anyhow::Result<Vec<SinkSettings>> {
+    config.sinks.iter().map(|sink| sink_settings(sink).with_context(|| format!("sink `{}`", sink.name))).collect()
+}
+
+/// One sink's settings.
+pub(super) fn sink_settings(sink: &config::Sink) -> anyhow::Result<SinkSettings> {
+    let mut urls = sink.urls.iter().map(|u| alert::Target::new(secret(u))).collect::<Result<Vec<_>, _>>()?;
+    let auth = match &sink.auth {
+        SinkAuth::None => None,
+        SinkAuth::Basic { username, password } => Some(alert::Auth::basic(username, &secret(password))?),
+        SinkAuth::Bearer(token) => Some(alert::Auth::bearer(&secret(token))?),
+    };
+    let mut one = || urls.pop().ok_or_else(|| anyhow!("it has no url"));
+    let kind = match &sink.kind {
+        config::SinkKind::Alertmanager => SinkKind::Alertmanager { urls, auth },
+        config::SinkKind::Slack => SinkKind::Slack { url: one()? },
+        config::SinkKind::Teams => SinkKind::Teams { url: one()? },
+        config::SinkKind::PagerDuty(key) => SinkKind::PagerDuty { url: one()?, routing_key: secret(key) },
+        config::SinkKind::Webhook(keys) => SinkKind::Webhook {
+            url: one()?,
+            keys: keys.iter().map(|k| alert::SigningKey::parse(&secret(k))).collect::<Result<_, _>>()?,
+            auth,
+            source: "/tidewaiter".into(),
+        },
+    };
+    let ca_pem = sink.ca.as_deref().map(read).transpose()?.map(Into::into);
+    Ok(SinkSettings { name: sink.name.as_str().into(), kind, severities: sink.severities.clone(), ca_pem })
+}
+
+/// The sources of events.
+pub(super) fn sources(config: &Config) -> anyhow::Result<Vec<Source>> {
+    config.sources.iter().map(|s| source(config, s).with_context(|| format!("source `{}`", s.name))).collect()
+}
+
+fn source(config: &Config, source: &config::SourceConfig) -> anyhow::Result<Source> {
+    let format: Format = source.format.parse().map_err(|_| anyhow!("unknown format `{}`", source.format))?;
+    let mut registries = HashMap::new();
+    for host in &source.registries {
+        registries.insert(host.clone(), host.clone());
+        for alias in config.registry(host).map(|r| r.aliases.clone()).unwrap_or_default() {
+            registries.insert(alias, host.clone());
+        }
+    }
+    let secrets = |all: &[Secret]| Secrets::new(all.iter().map(secret).collect());
+    let auth = match &source.auth {
+        None => Auth::Unauthenticated,
+        Some(SourceAuth::Header { name, values }) => {
+            Auth::Secret(Credential::Header { name: name.clone(), secrets: secrets(values)? })
+        }
+        Some(SourceAuth::Basic { username, passwords }) => {
+            Auth::Secret(Credential::Basic { user: username.clone(), passwords: secrets(passwords)? })
+        }
+        Some(SourceAuth::Query { parameter, values }) => {
+            Auth::Secret(Credential::Query { name: parameter.clone(), secrets: secrets(values)? })
+        }
+        Some(SourceAuth::Hmac { header, algorithm, prefix, keys }) => Auth::Secret(Credential::Hmac {
+            header: header.clone(),
+            algorithm: match algorithm {
+                config::HmacAlgorithm::Sha256 => Algorithm::Sha256,
+                config::HmacAlgorithm::Sha1 => Algorithm::Sha1,
+            },
+            encoding: Encoding::Hex,
+            prefix: prefix.clone(),
+            secrets: secrets(keys)?,
+        }),
+        Some(SourceAuth::ClientCertificate(names)) => Auth::ClientCertificate { names: names.clone() },
+        Some(SourceAuth::Oidc { .. } | SourceAuth::Sns(_)) => {
+            return Err(anyhow!(
+                "`auth` of kind oidc and sns are not served by this build yet; use a header or query secret"
+            ));
+        }
+    };
+    Ok(Source {
+        name: source.name.as_str().into(),
+        format,
+        auth,
+        registry: source.registry.clone(),
+        registries,
+        admission: false,
+    })
+}
+
+/// The listener's bounds.
+pub(super) fn intake_limits(config: &Config) -> intake::Limits {
+    let limits = &config.limits;
+    let fresh = intake::Limits::default();
+    intake::Limits {
+        connection: listen::Limits {
+            connections: limits.connections as usize,
+            connections_per_address: limits.connections_per_address as usize,
+            handshake_time: limits.handshake_timeout,
+            head_time: limits.header_timeout,
+            idle_time: limits.idle_timeout,
+            ..fresh.connection.clone()
+        },
+        event_bytes: limits.event_body as usize,
+        batch_bytes: limits.batch_body as usize,
+        in_flight: limits.events_in_flight as usize,
+        answer_time: limits.answer_deadline,
+        answer_time_impatient: limits.answer_deadline.min(fresh.answer_time_impatient),
+        ..fresh
+    }
+}
+
+/// The files of a certificate.
+pub(super) fn tls_files(tls: &config::Tls) -> TlsFiles {
+    TlsFiles {
+        certificate: tls.certificate.clone(),
+        key: tls.key.clone(),
+        client_ca: tls.client_ca.clone(),
+        allow_readable_key: false,
+    }
+}
+
+/// The names that a self-signed certificate is made for: this host's, and the address listened on.
+pub(super) fn own_names(config: &Config) -> Vec<String> {
+    let mut names = Vec::new();
+    if let Ok(name) = std::fs::read_to_string("/proc/sys/kernel/hostname") {
+        let name = name.trim().to_owned();
+        if !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.')) {
+            names.push(name);
+        }
+    }
+    let address = config.listen.events.ip();
+    if !address.is_unspecified() && !address.is_loopback() {
+        names.push(address.to_string());
+    }
+    names
+}
+
+/// How long things are kept.
+pub(super) fn retention(config: &Config) -> Retention {
+    const FOR_EVER: Duration = Duration::from_secs(100 * 366 * 86_400);
+    let keep = |time: Option<Duration>| time.unwrap_or(FOR_EVER);
+    Retention {
+        events: keep(config.retention.events),
+        dead_letters: keep(config.retention.dead_letters),
+        verdicts: keep(config.retention.verdicts),
+        contents: keep(config.retention.manifests),
+        ..Retention::default()
+    }
+}
+
+/// What is swept, and how often.
+pub(super) fn reconcile(config: &Config) -> anyhow::Result<Vec<(Host, Plan)>> {
+    config
+        .registries
+        .iter()
+        .filter_map(|r| r.reconcile.every.map(|every| (r, every)))
+        .map(|(r, every)| {
+            let plan = Plan::new(every, &r.host, &r.reconcile.repositories)
+                .map_err(|e| anyhow!("`reconcile.repositories` of {}: {e}", r.host))?;
+            Ok((r.host.clone(), plan))
+        })
+        .collect()
+}
