@@ -311,7 +311,13 @@ async fn lists_have_their_published_shape() {
         sighting(Some("b"), "2026-11-21T10:00:00Z"),
         sighting(None, "2026-11-22T10:00:00Z"),
     ]);
-    let record = TagRecord { current: None, history: Some(history), accepted: None, judged_moves: Default::default(), locked: None };
+    let record = TagRecord {
+        current: None,
+        history: Some(history),
+        accepted: None,
+        judged_moves: Default::default(),
+        locked: None,
+    };
     r.store.tags.lock().unwrap().push(("1.0.1".parse().unwrap(), record));
     let path = "/api/v1/history?reference=a.example/iot/sensor:1.0.1";
     let list = r.get(path).await.json();
