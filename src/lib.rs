@@ -1,5 +1,8 @@
 //! Judges every push to a container registry as it arrives.
 pub mod admin;
+pub mod alert;
+pub mod backoff;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod document;
@@ -9,6 +12,7 @@ pub mod image;
 pub mod intake;
 pub mod listen;
 pub mod metrics;
+pub mod pipeline;
 pub mod policy;
 pub mod registry;
 pub mod report;

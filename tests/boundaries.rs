@@ -28,7 +28,7 @@ const ROOMS: &[(&str, May)] = &[
     // One piece of the outside each. A room owns its settings, and `config` fills them from what is written;
     // so none of them imports `config`, and each can be started by a test with settings of its own.
     ("clock", Use(&[])),
-    // Counts what it logs, and stamps it.
+    // The log is stamped by the clock, and counts its lines by level.
     ("telemetry", Use(&["clock", "metrics"])),
     ("shutdown", Use(&[])),
     ("metrics", Use(&["image", "event", "history", "policy"])),

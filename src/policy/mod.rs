@@ -10,6 +10,7 @@ pub mod form;
 mod hint;
 mod judge;
 mod observation;
+mod pending;
 mod reason;
 mod rules;
 mod scope;
@@ -25,6 +26,7 @@ pub use observation::{
     Answer, Cause, CauseKind, Fact, LineId, LineKey, Observation, Question, SPAN_MAX, Span, StoredConfig,
     StoredManifest, TagRecord,
 };
+pub use pending::Pending;
 pub use reason::{Page, Reason};
 pub use set::{Class, Exception, Lead, Membership, Mode, PlatformSet, Policy, PolicySet, Requirements, Setting};
 pub use verdict::{Finding, Kind, NotEvaluated, Outcome, PolicyLocation, Rule, Severity, State, Subject, Verdict};

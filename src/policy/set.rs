@@ -13,7 +13,7 @@ use super::observation::{LineId, LineKey};
 use super::scope::{Scope, ScopeIndex, TagGlob};
 use super::verdict::{PolicyLocation, Rule, Severity};
 use crate::document::Schema;
-use crate::image::{PlatformRequirement, Repository, Tag};
+use crate::image::{Content, Manifest, MediaType, PlatformRequirement, Repository, Tag};
 
 /// All policies in force, found by repository.
 #[derive(Debug, Default)]
@@ -154,6 +154,20 @@ pub enum Lead {
     Chart,
     /// Anything else.
     Artifact,
+}
+
+impl Lead {
+    /// What a manifest leads to, by itself. Told from an image by its type alone, as its config is not read.
+    pub fn of(manifest: &Manifest) -> Lead {
+        match &manifest.content {
+            Content::Index(_) | Content::Schema1 => Lead::Image,
+            Content::Single(single) if single.config.media_type == MediaType::HelmConfig => Lead::Chart,
+            Content::Single(single) if single.artifact_type.is_none() && single.config.media_type.is_image_config() => {
+                Lead::Image
+            }
+            Content::Single(_) | Content::Unknown => Lead::Artifact,
+        }
+    }
 }
 
 impl WantedKind {
@@ -411,6 +425,14 @@ impl PolicySet {
     /// A hash over all policies, whatever their order.
     pub fn hash(&self) -> &str {
         &self.hash
+    }
+
+    /// The rank of a tag in a line, by its name alone.
+    pub fn rank(&self, repository: &Repository, line: &LineId, tag: &Tag) -> Option<Vec<u8>> {
+        self.governing(repository).into_iter().find_map(|policy| {
+            let member = policy.membership(tag)?;
+            policy.lines.iter().any(|l| l.id == *line && l.class == member.class).then(|| member.captures.rank())
+        })
     }
 
     /// Where a tag stands in the lines of all policies that govern its repository: what the record keeps, so

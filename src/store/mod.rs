@@ -4,6 +4,8 @@
 //! every key, no transaction spans two repositories, work is claimed by repository with a lease whose fence
 //! number every completing write repeats. Nothing but the store holds state.
 
+pub mod embedded;
+
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +18,8 @@ use crate::image::{Digest, Host, Repository, Tag};
 use crate::policy::violation::{Change, Violation};
 use crate::policy::{Answer, LineKey, Question, State, TagRecord, Verdict};
 
-/// Why the store did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
+/// Why the store did not do what it was asked. Cloned when one failed commit answers everybody who waited for it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// Over the configured backlog: refuse rather than drop.
     #[error("the backlog is full: {events} events wait; new ones are refused until some are judged")]
@@ -63,6 +65,17 @@ pub enum StoreError {
         /// The fault.
         why: String,
     },
+    /// The store cannot lie where it was asked to: no such place, no permission, not a file.
+    #[error("the store {path} cannot be opened: {why}")]
+    Unusable {
+        /// The file.
+        path: String,
+        /// The fault.
+        why: String,
+    },
+    /// A listing's cursor that no listing of this store gave out.
+    #[error("`{0}` is not a cursor of this listing: use `next` of the page before, as it is")]
+    Cursor(String),
     /// Busy or out of reach for now.
     #[error("the store does not answer: {0}")]
     Unavailable(String),
@@ -150,7 +163,7 @@ pub struct Claim {
     pub fence: u64,
     /// Its events, oldest first, at most the number asked for.
     pub events: Vec<Queued>,
-    /// Its rechecks that are due.
+    /// Its rechecks that are due, earliest first, at most the number asked for.
     pub rechecks: Vec<Recheck>,
 }
 
@@ -173,12 +186,23 @@ pub enum EventEnd {
     },
 }
 
+/// What a piece of content is read as. The same bytes may be asked for as either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ContentKind {
+    /// A manifest or index.
+    Manifest,
+    /// An image config.
+    Config,
+}
+
 /// A manifest or config to keep: content, fetched once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Content {
     /// The digest, verified.
     pub digest: Digest,
-    /// The media type it was served as; empty for configs.
+    /// Which of the two it was fetched as.
+    pub kind: ContentKind,
+    /// The media type it was served as; empty where none was said, and for configs.
     pub media_type: String,
     /// The bytes.
     pub bytes: Arc<[u8]>,
@@ -195,10 +219,21 @@ pub struct TagUpdate {
     pub sightings: Vec<Sighting>,
     /// What it has now.
     pub current: Option<Digest>,
+    /// Whether the registry's write locks are set; `None` where it has none or does not say.
+    pub locked: Option<bool>,
     /// Where it stands in the lines of the policies in which it counts; replaces what is stored.
     pub lines: Vec<LineKey>,
     /// How many moves its history had when it was judged.
     pub judged_moves: u32,
+}
+
+/// A verdict as it is recorded, with its rendering: what listings return later, whatever the program is then.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Judged {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Its JSON object of the report.
+    pub report: String,
 }
 
 /// Everything that one step changes in one repository: written whole or not at all.
@@ -209,14 +244,14 @@ pub struct Step {
     /// Tags seen.
     pub tags: Vec<TagUpdate>,
     /// Verdicts reached.
-    pub verdicts: Vec<Verdict>,
+    pub verdicts: Vec<Judged>,
     /// Violations entered, changed or resolved, each with the edges to announce.
     pub changes: Vec<Change>,
     /// The sinks that each announced edge goes to, by name, with the message built for it.
     pub alerts: Vec<NewAlert>,
     /// What became of which events.
     pub events: Vec<(i64, EventEnd)>,
-    /// Rechecks done: (tag) removed.
+    /// Rechecks done: removed, unless they were asked for again since the claim.
     pub rechecked: Vec<Option<Tag>>,
     /// Rechecks wanted; an earlier due time for the same tag wins.
     pub rechecks: Vec<Recheck>,
@@ -341,10 +376,56 @@ pub struct Stats {
     pub bytes: u64,
 }
 
+/// How long and how much is kept of what only grows. Tag histories, violations and what they refer to are always kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Events that are done with; redeliveries within this time are known as duplicates.
+    pub events: Duration,
+    /// And at most this many of the newest; waiting ones are always kept.
+    pub events_max: u64,
+    /// Dead letters.
+    pub dead_letters: Duration,
+    /// And at most this many of the newest.
+    pub dead_letters_max: u64,
+    /// The latest verdicts of tags that are gone, since they were judged.
+    pub verdicts: Duration,
+    /// Manifests and configs that no tag ever on record leads to any more, since they were fetched.
+    pub contents: Duration,
+}
+
+impl Default for Retention {
+    /// A month of events outlasts every sender's retries, and ten million take about 4 GiB; the rest is for
+    /// people who look later.
+    fn default() -> Retention {
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        Retention {
+            events: DAY * 30,
+            events_max: 10_000_000,
+            dead_letters: DAY * 90,
+            dead_letters_max: 10_000,
+            verdicts: DAY * 90,
+            contents: DAY * 7,
+        }
+    }
+}
+
+/// What pruning removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pruned {
+    /// Events.
+    pub events: u64,
+    /// Dead letters.
+    pub dead_letters: u64,
+    /// Verdicts.
+    pub verdicts: u64,
+    /// Manifests and configs.
+    pub contents: u64,
+}
+
 /// The record. All methods may be called from any task.
 pub trait Store: Send + Sync + 'static {
     /// Puts events and dead letters on disk, and returns once they are there (group commit). An event whose
-    /// (source, key) is on record is a duplicate and changes nothing.
+    /// (repository, source, key) is on record is a duplicate and changes nothing.
     ///
     /// # Errors
     /// [`StoreError::BacklogFull`], [`StoreError::DiskFull`], [`StoreError::Broken`]: then nothing of it may be acknowledged.
@@ -355,7 +436,8 @@ pub trait Store: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Appended, StoreError>> + Send;
 
     /// Claims up to `repositories` repositories that have events queued (whose retry time has come) or
-    /// rechecks due at `now`, each for `lease`, with up to `events` events each.
+    /// rechecks due at `now`, each for `lease`, with up to `events` events and as many rechecks each. Sources take
+    /// turns, and so do retries and rechecks; within a turn the oldest comes first.
     fn claim(
         &self,
         now: Timestamp,
@@ -366,7 +448,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// Waits until there may be something to claim: an append, a step that wants a recheck, a due time, or
     /// `at_most` has passed.
-    fn work(&self, at_most: Duration) -> impl Future<Output = ()> + Send;
+    fn work(&self, now: Timestamp, at_most: Duration) -> impl Future<Output = ()> + Send;
 
     /// Writes one step in one transaction and gives the claim back unless `keep`.
     ///
@@ -375,7 +457,8 @@ pub trait Store: Send + Sync + 'static {
     fn complete(&self, claim: &Claim, step: Step, keep: bool) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Answers questions from the record: tags, lines, tagged, parents, and manifests and configs on record.
-    /// A manifest or config that is not on record is simply missing from the result.
+    /// A manifest or config that is not on record is simply missing from the result. Lines hold tags that are
+    /// there now and lead to an image; [`Span::All`](crate::policy::Span) those that lead to anything.
     fn answer(
         &self,
         repository: &Repository,
@@ -462,7 +545,7 @@ pub trait Store: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<OutboxItem>, StoreError>> + Send;
 
     /// Waits until an alert may be due, or `at_most` has passed.
-    fn outbox_work(&self, at_most: Duration) -> impl Future<Output = ()> + Send;
+    fn outbox_work(&self, now: Timestamp, at_most: Duration) -> impl Future<Output = ()> + Send;
 
     /// Removes delivered (or finally refused) alerts.
     fn outbox_done(&self, ids: Vec<i64>) -> impl Future<Output = Result<(), StoreError>> + Send;
@@ -484,4 +567,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// Whether a durable write succeeds now.
     fn probe(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Removes what retention lets go of, little by little, so that appends and steps go on meanwhile.
+    fn prune(&self, retention: Retention, now: Timestamp) -> impl Future<Output = Result<Pruned, StoreError>> + Send;
+
+    /// Waits until nothing more can be acknowledged, and says why: the process must then end.
+    fn broken(&self) -> impl Future<Output = String> + Send;
 }

@@ -3,7 +3,7 @@
 //! Nothing here is pretended: a real registry with TLS tells a real tidewaiter, which tells a real Alertmanager, and
 //! a real Prometheus watches. What is shown is read from their APIs.
 
-mod stage;
+mod folder;
 #[expect(dead_code, reason = "shared with the tests, which use more of it")]
 #[path = "../support/mod.rs"]
 mod support;
@@ -16,12 +16,10 @@ use anyhow::Context;
 use clap::Parser;
 use serde_json::Value;
 
-use stage::Stage;
-use support::images::{Form, Index, Platform};
+use folder::Folder;
 use support::program::eventually;
+use support::stage::{PATIENCE, Stage};
 
-/// Far longer than anything here takes: when it is over, something is wrong and the demo says what.
-const PATIENCE: Duration = Duration::from_secs(20);
 const DEVICES: &[&str] = &["linux/amd64", "linux/arm64", "linux/arm/v7"];
 
 /// Shows pushes being judged, beside a real registry.
@@ -50,7 +48,8 @@ async fn main() -> ExitCode {
 
 async fn run(cli: &Cli) -> anyhow::Result<()> {
     let start = Instant::now();
-    let mut stage = Stage::set().await?;
+    let mut folder = Folder::new()?;
+    let mut stage = Stage::set(folder.path(), &folder::binary()?, include_str!("policies/iot.yaml"), false).await?;
     println!("docker-registry at {}, with TLS, tells tidewaiter of every push;", stage.host);
     println!("tidewaiter tells Alertmanager, and Prometheus watches. All were ready in {}.", told(start.elapsed()));
     let shown = match story(&stage).await {
@@ -66,7 +65,7 @@ async fn run(cli: &Cli) -> anyhow::Result<()> {
         let admin = stage.daemon.admin().to_owned();
         let (prometheus, alertmanager) = (stage.prometheus.url().to_owned(), stage.alertmanager.url().to_owned());
         println!("\nIt is still running: tidewaiter {admin}, Prometheus {prometheus}, Alertmanager {alertmanager}.");
-        println!("Stop it with: {}", stage.leave()?);
+        println!("Stop it with: {}", folder.leave(&mut stage)?);
     }
     Ok(())
 }
@@ -74,39 +73,39 @@ async fn run(cli: &Cli) -> anyhow::Result<()> {
 /// Six pushes and what becomes of them.
 async fn story(stage: &Stage) -> anyhow::Result<()> {
     title("A complete release, and latest with it");
-    let push = Push { repository: "iot/sensor", tag: "1.0.0", platforms: DEVICES, version: "1.0.0" };
-    stage.judged(&push).await?;
-    stage.tagged("iot/sensor", "1.0.0", "latest").await?;
+    let step = Push { repository: "iot/sensor", tag: "1.0.0", platforms: DEVICES, version: "1.0.0" };
+    push(stage, &step).await?;
+    tag(stage, "iot/sensor", "1.0.0", "latest").await?;
 
     title("A version tag is moved to another image");
-    let mut push = Push { repository: "iot/pump", tag: "1.0.0", platforms: DEVICES, version: "1.0.0" };
-    stage.judged(&push).await?;
-    push.version = "1.0.0 again";
-    stage.judged(&push).await?;
+    let mut step = Push { repository: "iot/pump", tag: "1.0.0", platforms: DEVICES, version: "1.0.0" };
+    push(stage, &step).await?;
+    step.version = "1.0.0 again";
+    push(stage, &step).await?;
 
     title("A release without arm/v7");
-    let push = Push { repository: "iot/valve", tag: "1.0.1", platforms: &DEVICES[..2], version: "1.0.1" };
-    stage.judged(&push).await?;
+    let step = Push { repository: "iot/valve", tag: "1.0.1", platforms: &DEVICES[..2], version: "1.0.1" };
+    push(stage, &step).await?;
 
     title("A tag of the wrong form");
-    let push = Push { repository: "iot/meter", tag: "v1.0.0", platforms: DEVICES, version: "1.0.0" };
-    stage.judged(&push).await?;
+    let step = Push { repository: "iot/meter", tag: "v1.0.0", platforms: DEVICES, version: "1.0.0" };
+    push(stage, &step).await?;
 
     title("A new release, and latest stays behind");
-    let push = Push { repository: "iot/sensor", tag: "1.1.0", platforms: DEVICES, version: "1.1.0" };
-    stage.judged(&push).await?;
+    let step = Push { repository: "iot/sensor", tag: "1.1.0", platforms: DEVICES, version: "1.1.0" };
+    push(stage, &step).await?;
     let pushed = Instant::now();
     println!("    latest has 2 s to follow ...");
     let lags = stage.violation("iot/sensor", "follows", "firing").await?;
     verdict("violation", "latest", Some(&lags), pushed.elapsed());
-    stage.alert("iot/sensor", true).await?;
+    stage.alert("iot/sensor", "follows", true).await?;
     println!("    Alertmanager has it after {}", told(pushed.elapsed()));
 
     title("The fault is mended");
     let moved = Instant::now();
-    stage.tagged("iot/sensor", "1.1.0", "latest").await?;
+    tag(stage, "iot/sensor", "1.1.0", "latest").await?;
     stage.violation("iot/sensor", "follows", "resolved").await?;
-    stage.alert("iot/sensor", false).await?;
+    stage.alert("iot/sensor", "follows", false).await?;
     println!("    resolved in the record and in Alertmanager after {}", told(moved.elapsed()));
     Ok(())
 }
@@ -115,9 +114,9 @@ async fn story(stage: &Stage) -> anyhow::Result<()> {
 async fn summary(stage: &Stage, cli: &Cli) -> anyhow::Result<()> {
     title("What is wrong now");
     println!("    $ tidewaiter violations");
-    let output = Command::new(&stage.binary)
+    let output = Command::new(folder::binary()?)
         .args(["violations", "--config"])
-        .arg(stage.folder.path("tidewaiter.yaml"))
+        .arg(stage.folder.join("tidewaiter.yaml"))
         .output()
         .context("tidewaiter violations")?;
     for line in String::from_utf8_lossy(&output.stdout).lines().chain(String::from_utf8_lossy(&output.stderr).lines()) {
@@ -154,12 +153,12 @@ async fn summary(stage: &Stage, cli: &Cli) -> anyhow::Result<()> {
         println!("    make demo KEEP=1 leaves all of this running");
         return Ok(());
     }
-    let (host, folder) = (&stage.host, "demo-run");
+    let (host, folder, program) = (&stage.host, folder::NAME, folder::binary()?);
     println!(
         "    cargo run --example push -- index {host}/iot/sensor:1.2.0 --platforms linux/amd64 --ca {folder}/ca.crt"
     );
-    println!("    {} check {host}/iot/sensor:1.2.0 --config {folder}/tidewaiter.yaml", stage.binary.display());
-    println!("    {} history {host}/iot/pump:1.0.0 --config {folder}/tidewaiter.yaml", stage.binary.display());
+    println!("    {} check {host}/iot/sensor:1.2.0 --config {folder}/tidewaiter.yaml", program.display());
+    println!("    {} history {host}/iot/pump:1.0.0 --config {folder}/tidewaiter.yaml", program.display());
     println!("    edit {folder}/policies/iot.yaml: what is on record is judged again");
     Ok(())
 }
@@ -171,62 +170,32 @@ struct Push<'a> {
     version: &'a str,
 }
 
-impl Stage {
-    /// Pushes, and waits for the verdict.
-    async fn judged(&self, push: &Push<'_>) -> anyhow::Result<()> {
-        let platforms: Vec<Platform> = push.platforms.iter().map(|text| text.parse()).collect::<anyhow::Result<_>>()?;
-        let index =
-            Index { platforms: &platforms, version: push.version, form: Form::Oci, attested: false, faults: &[] };
-        println!("    push {}:{}  {}", push.repository, push.tag, push.platforms.join(" "));
-        let digest = self.pusher.push(push.repository, push.tag, &index.build()?).await?;
-        self.awaited(push.repository, push.tag, &digest).await
-    }
+/// Pushes, and shows the verdict as it arrives.
+async fn push(stage: &Stage, Push { repository, tag, platforms, version }: &Push<'_>) -> anyhow::Result<()> {
+    println!("    push {repository}:{tag}  {}", platforms.join(" "));
+    let digest = stage.push(repository, tag, platforms, version, &[]).await?;
+    judged(stage, repository, tag, &digest).await
+}
 
-    /// Points a tag at what another leads to, and waits for the verdict.
-    async fn tagged(&self, repository: &str, old: &str, new: &str) -> anyhow::Result<()> {
-        println!("    tag  {repository}:{new}  as {old}");
-        let digest = self.pusher.tag(repository, old, new).await?;
-        self.awaited(repository, new, &digest).await
-    }
+/// Points a tag at what another leads to, and shows the verdict as it arrives.
+async fn tag(stage: &Stage, repository: &str, old: &str, new: &str) -> anyhow::Result<()> {
+    println!("    tag  {repository}:{new}  as {old}");
+    let digest = stage.pusher.tag(repository, old, new).await?;
+    judged(stage, repository, new, &digest).await
+}
 
-    async fn awaited(&self, repository: &str, tag: &str, digest: &str) -> anyhow::Result<()> {
-        let pushed = Instant::now();
-        let query = [("registry", self.host.as_str()), ("repository", repository), ("tag", tag)];
-        let found = eventually(&format!("a verdict on {repository}:{tag}"), PATIENCE, async || {
-            let verdicts = self.daemon.list("verdicts", &query).await?;
-            Ok(verdicts.into_iter().find(|verdict| verdict["image"]["digest"] == digest))
-        })
-        .await?;
-        let took = pushed.elapsed();
-        let findings = found["findings"].as_array().context("a verdict has findings")?;
-        let outcome = text(&found["outcome"]);
-        if findings.is_empty() {
-            verdict(outcome, tag, None, took);
-        }
-        for finding in findings {
-            verdict(outcome, tag, Some(finding), took);
-        }
-        Ok(())
+async fn judged(stage: &Stage, repository: &str, tag: &str, digest: &str) -> anyhow::Result<()> {
+    let pushed = Instant::now();
+    let found = stage.verdict(repository, tag, digest).await?;
+    let took = pushed.elapsed();
+    let findings = found["findings"].as_array().context("a verdict has findings")?;
+    if findings.is_empty() {
+        verdict(text(&found["outcome"]), tag, None, took);
     }
-
-    /// Waits for a violation in a state.
-    async fn violation(&self, repository: &str, requirement: &str, state: &str) -> anyhow::Result<Value> {
-        eventually(&format!("{requirement} of {repository} {state}"), PATIENCE, async || {
-            let violations = self.daemon.list("violations", &[("repository", repository), ("state", state)]).await?;
-            Ok(violations.into_iter().find(|violation| violation["requirement"] == requirement))
-        })
-        .await
+    for finding in findings {
+        verdict(text(&found["outcome"]), tag, Some(finding), took);
     }
-
-    /// Waits until Alertmanager has an alert for a repository, or has none.
-    async fn alert(&self, repository: &str, there: bool) -> anyhow::Result<()> {
-        eventually(&format!("an alert for {repository}"), PATIENCE, async || {
-            let alerts = self.alertmanager.alerts().await?;
-            let has = alerts.iter().any(|alert| alert["labels"]["repository"] == repository);
-            Ok((has == there).then_some(()))
-        })
-        .await
-    }
+    Ok(())
 }
 
 fn title(text: &str) {

@@ -10,4 +10,5 @@ pub mod program;
 pub mod prometheus;
 pub mod push;
 pub mod real;
+pub mod stage;
 pub mod tls;

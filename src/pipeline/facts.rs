@@ -1,0 +1,209 @@
+//! Answers to the judge's questions: from the step at hand, from the record, and only then from the registry.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures_util::stream::{self, StreamExt};
+
+use super::look::cause;
+use crate::image::{Digest, ImageConfig, Manifest, MediaType, Repository};
+use crate::policy::{Answer, Fact, Observation, Pending, PolicySet, Question, StoredConfig, StoredManifest};
+use crate::registry::{Fetched, RegistryError, Session};
+use crate::store::{Content, ContentKind, Store, StoreError};
+
+/// Requests in flight for one step: more would not be faster at one registry, and unfair to the others.
+const IN_FLIGHT: usize = 4;
+/// Largest image config read, in bytes: real ones have some kilobytes; labels and history can be long.
+pub(super) const CONFIG_BYTES_MAX: u64 = 1 << 20;
+/// Most rounds of questions: each level of nesting and each relation adds one or two.
+pub(super) const ROUNDS_MAX: usize = 24;
+
+/// What one step knows and has fetched.
+pub(super) struct Facts<'a, S> {
+    pub store: &'a S,
+    pub session: Option<&'a Session>,
+    pub repository: &'a Repository,
+    pub set: &'a PolicySet,
+    pub pending: Pending,
+    /// Content fetched in this step, to be recorded with it.
+    pub contents: HashMap<(Digest, ContentKind), Content>,
+    /// Whether anything could not be determined, so that it must be asked again; the shortest pause asked for.
+    pub undetermined: Option<std::time::Duration>,
+}
+
+impl<S: Store> Facts<'_, S> {
+    /// Puts answers to all questions into the observation.
+    ///
+    /// # Errors
+    /// Only the store's: what the registry does not answer becomes an undetermined fact.
+    pub async fn answer(&mut self, observation: &mut Observation, asks: Vec<Question>) -> Result<(), StoreError> {
+        let mut to_store = Vec::new();
+        for ask in asks {
+            match self.pending.answer(&ask) {
+                Some(answer) => observation.tell(ask, answer),
+                None => match self.fetched(&ask) {
+                    Some(answer) => observation.tell(ask, answer),
+                    None => to_store.push(ask),
+                },
+            }
+        }
+        if to_store.is_empty() {
+            return Ok(());
+        }
+        let widened: Vec<Question> = to_store.iter().map(|q| self.pending.widen(q)).collect();
+        let mut stored: HashMap<Question, Answer> =
+            self.store.answer(self.repository, widened.clone()).await?.into_iter().collect();
+        let mut to_registry = Vec::new();
+        for (ask, wide) in to_store.into_iter().zip(widened) {
+            match stored.remove(&wide) {
+                Some(answer) => {
+                    let amended = self.pending.amend(&ask, answer, |tag| match &ask {
+                        Question::Line { line, .. } => self.set.rank(self.repository, line, tag),
+                        _ => None,
+                    });
+                    observation.tell(ask, amended);
+                }
+                None => to_registry.push(ask),
+            }
+        }
+        self.fetch(observation, to_registry).await;
+        Ok(())
+    }
+
+    /// An answer from content of this very step.
+    fn fetched(&self, ask: &Question) -> Option<Answer> {
+        match ask {
+            Question::Manifest(digest) => {
+                let content = self.contents.get(&(digest.clone(), ContentKind::Manifest))?;
+                Some(Answer::Manifest(Fact::Known(Arc::new(stored_manifest(content)))))
+            }
+            Question::Config(digest) => {
+                let content = self.contents.get(&(digest.clone(), ContentKind::Config))?;
+                Some(Answer::Config(Fact::Known(Arc::new(stored_config(content)))))
+            }
+            _ => None,
+        }
+    }
+
+    async fn fetch(&mut self, observation: &mut Observation, asks: Vec<Question>) {
+        let Some(session) = self.session else {
+            for ask in asks {
+                let answer = not_asked(&ask);
+                observation.tell(ask, answer);
+            }
+            return;
+        };
+        let name = &self.repository.name;
+        let answers: Vec<(Question, Result<Option<Content>, RegistryError>)> = stream::iter(asks)
+            .map(|ask| async move {
+                let got = match &ask {
+                    Question::Manifest(digest) => {
+                        session.fetch_manifest(name, digest).await.map(|found| found.map(content_of))
+                    }
+                    Question::Config(digest) => session
+                        .fetch_blob(name, digest, CONFIG_BYTES_MAX)
+                        .await
+                        .map(|found| found.map(|bytes| config_content(digest.clone(), &bytes))),
+                    _ => Ok(None),
+                };
+                (ask, got)
+            })
+            .buffer_unordered(IN_FLIGHT)
+            .collect()
+            .await;
+        for (ask, got) in answers {
+            let answer = match (&ask, got) {
+                (Question::Manifest(_), Ok(Some(content))) => {
+                    let answer = Answer::Manifest(Fact::Known(Arc::new(stored_manifest(&content))));
+                    self.keep(content);
+                    answer
+                }
+                (Question::Config(_), Ok(Some(content))) => {
+                    let answer = Answer::Config(Fact::Known(Arc::new(stored_config(&content))));
+                    self.keep(content);
+                    answer
+                }
+                (Question::Config(_), Ok(None)) => Answer::Config(Fact::Absent),
+                (_, Ok(_)) => Answer::Manifest(Fact::Absent),
+                (ask, Err(error)) => {
+                    self.failed(&error);
+                    match ask {
+                        Question::Config(_) => Answer::Config(Fact::Undetermined(cause(&error))),
+                        _ => Answer::Manifest(Fact::Undetermined(cause(&error))),
+                    }
+                }
+            };
+            observation.tell(ask, answer);
+        }
+    }
+
+    /// Keeps content for the step's record.
+    pub fn keep(&mut self, content: Content) {
+        if !content.children.is_empty() {
+            self.pending.indexes.insert(content.digest.clone(), content.children.clone());
+        }
+        self.contents.insert((content.digest.clone(), content.kind), content);
+    }
+
+    /// Notes that something must be asked again, and when at the earliest.
+    pub fn failed(&mut self, error: &RegistryError) {
+        let pause = match error {
+            RegistryError::Throttled { retry_after } => *retry_after,
+            _ => std::time::Duration::ZERO,
+        };
+        self.undetermined = Some(self.undetermined.map_or(pause, |known| known.max(pause)));
+    }
+}
+
+fn not_asked(ask: &Question) -> Answer {
+    let cause = crate::policy::Cause {
+        kind: crate::policy::CauseKind::Registry,
+        text: "the registry is not configured, so it is not asked".to_owned(),
+    };
+    match ask {
+        Question::Config(_) => Answer::Config(Fact::Undetermined(cause)),
+        _ => Answer::Manifest(Fact::Undetermined(cause)),
+    }
+}
+
+/// A manifest as content to keep.
+pub(super) fn content_of(fetched: Fetched) -> Content {
+    let children = match Manifest::parse(&fetched.bytes, Some(&fetched.media_type)) {
+        Ok(manifest) => {
+            manifest.index().map(|i| i.entries.iter().map(|e| e.digest.clone()).collect()).unwrap_or_default()
+        }
+        Err(_) => Vec::new(),
+    };
+    Content {
+        digest: fetched.digest,
+        kind: ContentKind::Manifest,
+        media_type: fetched.media_type.as_str().to_owned(),
+        bytes: fetched.bytes.to_vec().into(),
+        children,
+    }
+}
+
+/// A config as content to keep.
+pub(super) fn config_content(digest: Digest, bytes: &[u8]) -> Content {
+    Content { digest, kind: ContentKind::Config, media_type: String::new(), bytes: bytes.into(), children: Vec::new() }
+}
+
+/// Content as the judge reads it.
+pub(super) fn stored_manifest(content: &Content) -> StoredManifest {
+    let served = MediaType::parse(&content.media_type);
+    StoredManifest {
+        digest: content.digest.clone(),
+        size: content.bytes.len() as u64,
+        parsed: Manifest::parse(&content.bytes, Some(&served).filter(|_| !content.media_type.is_empty())),
+        bytes: content.bytes.clone(),
+    }
+}
+
+/// Content as the judge reads it.
+pub(super) fn stored_config(content: &Content) -> StoredConfig {
+    StoredConfig {
+        size: content.bytes.len() as u64,
+        parsed: ImageConfig::parse(&content.bytes).map_err(|e| e.to_string()),
+        bytes: content.bytes.clone(),
+    }
+}

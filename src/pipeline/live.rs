@@ -1,0 +1,356 @@
+//! Judging without a record: the registry, or an image layout, is all there is.
+//!
+//! What needs a history is not evaluated, and waiting times count as elapsed. Lines are made from the names in
+//! the tag list; which tags have a digest, and which indexes list one, is known of what was looked at.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt};
+use jiff::Timestamp;
+
+use super::facts::{CONFIG_BYTES_MAX, ROUNDS_MAX, config_content, content_of, stored_config, stored_manifest};
+use super::look::cause;
+use crate::history::Origin;
+use crate::image::{Digest, MediaType, Repository, Tag};
+use crate::policy::{
+    Answer, Cause, CauseKind, Fact, Lead, LineKey, Observation, PolicySet, Question, SPAN_MAX, Span, TagRecord, Target,
+    Verdict, judge, targets_of,
+};
+use crate::registry::{Budget, Client, Cursor, Fetched, Layout, RegistryError, Session};
+use crate::store::{Content, ContentKind};
+
+/// Requests in flight: the client's own limit for its registry is the one that counts.
+const IN_FLIGHT: usize = 16;
+/// Most pages of one tag list (threat model, section 5).
+const PAGES_MAX: usize = 1_000;
+
+/// Where images are read from.
+pub enum Source {
+    /// A registry.
+    Registry(Client),
+    /// A directory or archive in the OCI image layout.
+    Layout(Layout),
+}
+
+/// Why nothing could be judged at all.
+#[derive(Debug, thiserror::Error)]
+pub enum LiveError {
+    /// The tags cannot be listed.
+    #[error("cannot list the tags of {repository}: {error}")]
+    List {
+        /// The repository.
+        repository: Repository,
+        /// The fault.
+        error: RegistryError,
+    },
+    /// The registry says that there is no such repository.
+    #[error("there is no repository {0}")]
+    NoRepository(Repository),
+    /// The judge asked without end: a fault of this program.
+    #[error("judging {0} asks without end")]
+    Endless(Repository),
+}
+
+/// One repository, judged as it is now.
+pub struct Live<'a> {
+    source: &'a Source,
+    set: &'a PolicySet,
+    repository: Repository,
+    listed: Option<Result<Vec<Tag>, Cause>>,
+    keys: HashMap<Tag, Vec<LineKey>>,
+    resolved: BTreeMap<Tag, Fact<Option<Digest>>>,
+    contents: HashMap<(Digest, ContentKind), Fact<Arc<Content>>>,
+}
+
+impl<'a> Live<'a> {
+    /// A repository at a source, under these policies.
+    pub fn new(source: &'a Source, set: &'a PolicySet, repository: Repository) -> Live<'a> {
+        Live {
+            source,
+            set,
+            repository,
+            listed: None,
+            keys: HashMap::new(),
+            resolved: BTreeMap::new(),
+            contents: HashMap::new(),
+        }
+    }
+
+    /// Takes a digest as what a tag is about to be pushed as: `check --as`.
+    pub fn pretend(&mut self, tag: Tag, digest: Digest) {
+        self.keys.insert(tag.clone(), self.set.line_keys(&self.repository, &tag, None));
+        self.resolved.insert(tag, Fact::Known(Some(digest)));
+    }
+
+    /// Takes in a manifest that was read already.
+    pub fn know(&mut self, fetched: Fetched) {
+        let content = content_of(fetched);
+        self.contents.insert((content.digest.clone(), content.kind), Fact::Known(Arc::new(content)));
+    }
+
+    /// All tags, by the registry's own list.
+    ///
+    /// # Errors
+    /// [`LiveError`]: a list that is not whole is no list.
+    pub async fn tags(&mut self) -> Result<Vec<Tag>, LiveError> {
+        let tags = match self.source {
+            Source::Layout(layout) => layout.entries().iter().filter_map(|e| e.name.as_deref()?.parse().ok()).collect(),
+            Source::Registry(client) => {
+                let session = client.session(listing());
+                list(&session, &self.repository)
+                    .await
+                    .map_err(|error| LiveError::List { repository: self.repository.clone(), error })?
+                    .ok_or_else(|| LiveError::NoRepository(self.repository.clone()))?
+            }
+        };
+        self.take_list(tags.clone());
+        Ok(tags)
+    }
+
+    fn take_list(&mut self, tags: Vec<Tag>) {
+        for tag in &tags {
+            self.keys.insert(tag.clone(), self.set.line_keys(&self.repository, tag, None));
+        }
+        self.listed = Some(Ok(tags));
+    }
+
+    /// Looks at tags, telling after each that one more is done.
+    pub async fn resolve(&mut self, tags: &[Tag], mut done: impl FnMut()) {
+        let unknown: Vec<Tag> = tags.iter().filter(|t| !self.resolved.contains_key(*t)).cloned().collect();
+        let session = self.session(unknown.len());
+        let source = self.source;
+        let repository = &self.repository;
+        let found: Vec<(Tag, Result<Option<Fetched>, RegistryError>)> = stream::iter(unknown)
+            .map(|tag| {
+                let session = session.as_ref();
+                async move {
+                    let got = match (source, session) {
+                        (Source::Registry(_), Some(session)) => session.fetch_tag(&repository.name, &tag).await,
+                        (Source::Layout(layout), _) => layout.resolve(Some(tag.as_str())).map(Some),
+                        _ => Ok(None),
+                    };
+                    (tag, got)
+                }
+            })
+            .buffer_unordered(IN_FLIGHT)
+            .inspect(|_| done())
+            .collect()
+            .await;
+        for (tag, got) in found {
+            let fact = match got {
+                Ok(Some(fetched)) => {
+                    let digest = fetched.digest.clone();
+                    self.know(fetched);
+                    Fact::Known(Some(digest))
+                }
+                Ok(None) => Fact::Known(None),
+                Err(error) => Fact::Undetermined(cause(&error)),
+            };
+            self.recount(&tag, &fact);
+            self.resolved.insert(tag, fact);
+        }
+    }
+
+    /// A tag that leads to another kind of content than its class asks for does not count in its lines.
+    fn recount(&mut self, tag: &Tag, fact: &Fact<Option<Digest>>) {
+        let Fact::Known(Some(digest)) = fact else { return };
+        let Some(Fact::Known(content)) = self.contents.get(&(digest.clone(), ContentKind::Manifest)) else { return };
+        let lead = stored_manifest(content).parsed.ok().map(|manifest| Lead::of(&manifest));
+        self.keys.insert(tag.clone(), self.set.line_keys(&self.repository, tag, lead));
+    }
+
+    fn session(&self, tags: usize) -> Option<Session> {
+        match self.source {
+            Source::Registry(client) => {
+                let each = u32::try_from(tags).unwrap_or(u32::MAX).saturating_add(16);
+                Some(client.session(Budget {
+                    requests: each.saturating_mul(64),
+                    bytes: u64::from(each) * (32 << 20),
+                    time: Duration::from_secs(30).saturating_mul(each),
+                }))
+            }
+            Source::Layout(_) => None,
+        }
+    }
+
+    /// Judges tags, and with `expectations` what the repository lacks as well.
+    ///
+    /// # Errors
+    /// [`LiveError::Endless`]; what the registry does not answer becomes verdicts that say so.
+    pub async fn judge(
+        &mut self,
+        tags: &[Tag],
+        expectations: bool,
+        origin: Origin,
+        now: Timestamp,
+    ) -> Result<Vec<Verdict>, LiveError> {
+        let mut observation = Observation::new(self.repository.clone(), now, false);
+        let targets: BTreeSet<Target> = targets_of(self.set, &observation, tags, expectations);
+        let session = self.session(tags.len());
+        for _ in 0..ROUNDS_MAX {
+            let judgement = judge(self.set, &observation, &targets, origin);
+            if judgement.asks.is_empty() {
+                return Ok(judgement.verdicts);
+            }
+            self.answer(session.as_ref(), &mut observation, judgement.asks).await;
+        }
+        Err(LiveError::Endless(self.repository.clone()))
+    }
+
+    async fn answer(&mut self, session: Option<&Session>, observation: &mut Observation, asks: Vec<Question>) {
+        if asks.iter().any(|a| matches!(a, Question::Line { .. })) && self.listed.is_none() {
+            self.listed = Some(match self.tags().await {
+                Ok(tags) => Ok(tags),
+                Err(LiveError::NoRepository(_)) => Ok(Vec::new()),
+                Err(error) => Err(Cause { kind: CauseKind::Registry, text: error.to_string() }),
+            });
+        }
+        let tags: Vec<Tag> =
+            asks.iter().filter_map(|a| if let Question::Tag(tag) = a { Some(tag.clone()) } else { None }).collect();
+        self.resolve(&tags, || {}).await;
+        self.fetch(session, &asks).await;
+        for ask in asks {
+            let answer = match &ask {
+                Question::Tag(tag) => Answer::Tag(match self.resolved.get(tag) {
+                    Some(Fact::Known(current)) => {
+                        Fact::Known(Arc::new(TagRecord { current: current.clone(), ..TagRecord::default() }))
+                    }
+                    Some(Fact::Undetermined(cause)) => Fact::Undetermined(cause.clone()),
+                    Some(Fact::Absent) | None => Fact::Absent,
+                }),
+                Question::Manifest(digest) => {
+                    Answer::Manifest(self.content(digest, ContentKind::Manifest, |c| Arc::new(stored_manifest(c))))
+                }
+                Question::Config(digest) => {
+                    Answer::Config(self.content(digest, ContentKind::Config, |c| Arc::new(stored_config(c))))
+                }
+                Question::Line { line, group, span } => {
+                    let keys: Vec<(Vec<u8>, Tag)> = self
+                        .keys
+                        .iter()
+                        .filter_map(|(tag, keys)| {
+                            keys.iter()
+                                .find(|k| k.line == *line && k.group == *group)
+                                .map(|k| (k.rank.clone(), tag.clone()))
+                        })
+                        .collect();
+                    Answer::Tags(match &self.listed {
+                        Some(Err(cause)) => Fact::Undetermined(cause.clone()),
+                        _ => Fact::Known(self.counting(keys, span).await.into()),
+                    })
+                }
+                Question::Tagged(digest) => {
+                    let here =
+                        self.resolved.iter().filter(|(_, fact)| matches!(fact, Fact::Known(Some(d)) if d == digest));
+                    Answer::Tags(Fact::Known(here.map(|(tag, _)| tag.clone()).collect::<Vec<_>>().into()))
+                }
+                Question::Parents(digest) => {
+                    let parents = self.contents.values().filter_map(|fact| match fact {
+                        Fact::Known(content) if content.children.contains(digest) => Some(content.digest.clone()),
+                        _ => None,
+                    });
+                    Answer::Digests(Fact::Known(parents.collect::<Vec<_>>().into()))
+                }
+            };
+            observation.tell(ask, answer);
+        }
+    }
+
+    /// The tags of a span, each looked at before it counts: a chart under a version's name is no version.
+    async fn counting(&mut self, mut keys: Vec<(Vec<u8>, Tag)>, span: &Span) -> Vec<Tag> {
+        keys.sort();
+        let (most, ranked): (usize, Vec<(Vec<u8>, Tag)>) = match span {
+            Span::All => (SPAN_MAX, keys),
+            Span::Highest(n) => (*n, keys.into_iter().rev().collect()),
+            Span::Below(rank, n) => (*n, keys.into_iter().rev().filter(|(r, _)| r < rank).collect()),
+            Span::Above(rank, n) => (*n, keys.into_iter().filter(|(r, _)| r > rank).collect()),
+        };
+        let mut counted = Vec::new();
+        for (_, tag) in ranked {
+            if counted.len() >= most {
+                break;
+            }
+            self.resolve(std::slice::from_ref(&tag), || {}).await;
+            let gone = matches!(self.resolved.get(&tag), Some(Fact::Known(None)));
+            if !gone && self.keys.get(&tag).is_some_and(|k| !k.is_empty()) {
+                counted.push(tag);
+            }
+        }
+        counted
+    }
+
+    fn content<T>(&self, digest: &Digest, kind: ContentKind, read: impl Fn(&Content) -> T) -> Fact<T> {
+        match self.contents.get(&(digest.clone(), kind)) {
+            Some(Fact::Known(content)) => Fact::Known(read(content)),
+            Some(Fact::Undetermined(cause)) => Fact::Undetermined(cause.clone()),
+            Some(Fact::Absent) | None => Fact::Absent,
+        }
+    }
+
+    /// Reads the manifests and configs that are asked for and not known.
+    async fn fetch(&mut self, session: Option<&Session>, asks: &[Question]) {
+        let wanted: Vec<(Digest, ContentKind)> = asks
+            .iter()
+            .filter_map(|ask| match ask {
+                Question::Manifest(digest) => Some((digest.clone(), ContentKind::Manifest)),
+                Question::Config(digest) => Some((digest.clone(), ContentKind::Config)),
+                _ => None,
+            })
+            .filter(|key| !self.contents.contains_key(key))
+            .collect();
+        let source = self.source;
+        let repository = &self.repository;
+        let found: Vec<((Digest, ContentKind), Result<Option<Content>, RegistryError>)> = stream::iter(wanted)
+            .map(|(digest, kind)| async move {
+                let got = match (source, session, kind) {
+                    (Source::Registry(_), Some(session), ContentKind::Manifest) => {
+                        session.fetch_manifest(&repository.name, &digest).await.map(|f| f.map(content_of))
+                    }
+                    (Source::Registry(_), Some(session), ContentKind::Config) => session
+                        .fetch_blob(&repository.name, &digest, CONFIG_BYTES_MAX)
+                        .await
+                        .map(|f| f.map(|bytes| config_content(digest.clone(), &bytes))),
+                    (Source::Layout(layout), _, ContentKind::Manifest) => {
+                        layout.fetch_manifest(&digest, &MediaType::Other("".into())).map(|f| f.map(content_of))
+                    }
+                    (Source::Layout(layout), _, ContentKind::Config) => layout
+                        .fetch_blob(&digest, CONFIG_BYTES_MAX)
+                        .map(|f| f.map(|bytes| config_content(digest.clone(), &bytes))),
+                    (Source::Registry(_), None, _) => Ok(None),
+                };
+                ((digest, kind), got)
+            })
+            .buffer_unordered(IN_FLIGHT)
+            .collect()
+            .await;
+        for (key, got) in found {
+            let fact = match got {
+                Ok(Some(content)) => Fact::Known(Arc::new(content)),
+                Ok(None) => Fact::Absent,
+                Err(error) => Fact::Undetermined(cause(&error)),
+            };
+            self.contents.insert(key, fact);
+        }
+    }
+}
+
+fn listing() -> Budget {
+    Budget { requests: 2 * PAGES_MAX as u32, bytes: 1 << 30, time: Duration::from_secs(600) }
+}
+
+/// All tags of a repository, page by page to the end. `None`: there is no such repository.
+pub(super) async fn list(session: &Session, repository: &Repository) -> Result<Option<Vec<Tag>>, RegistryError> {
+    let mut tags = Vec::new();
+    let mut after: Option<Cursor> = None;
+    for _ in 0..PAGES_MAX {
+        let Some(page) = session.tags(&repository.name, after).await? else { return Ok(None) };
+        tags.extend(page.items);
+        after = page.next;
+        if after.is_none() {
+            return Ok(Some(tags));
+        }
+    }
+    Err(RegistryError::Protocol(format!("the tag list has more than {PAGES_MAX} pages")))
+}

@@ -1,0 +1,158 @@
+//! The conductor: resolve, judge, record.
+//!
+//! One repository at a time, in order, and different repositories side by side. An event is a hint; the
+//! registry is the truth. The pipeline asks where the tag points now, fetches by digest what is not on record,
+//! and hands the judge what it asks for; everything that follows is one transaction. A crash anywhere repeats
+//! work and loses none. Touches nothing of its own: registries through `registry`, the record through `store`.
+
+mod facts;
+mod live;
+mod look;
+mod work;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::alert::SinkInfo;
+use crate::clock::Clock;
+use crate::image::Host;
+use crate::metrics::Metrics;
+use crate::policy::PolicySet;
+use crate::registry::Client;
+use crate::store::{Claim, Store, StoreError};
+
+pub use live::{Live, LiveError, Source};
+
+/// Repositories worked on side by side. Each registry has a limit of its own; this bounds memory.
+const REPOSITORIES_MAX: usize = 16;
+/// Events of one repository taken in one step: a storm on one tag is one look and one verdict.
+const EVENTS_MAX: usize = 256;
+/// How long a claim is held. Longer than the longest resolution, so that nobody takes over a step that is
+/// still under way; short enough that a crash delays a repository by no more than this.
+const LEASE: Duration = Duration::from_secs(120);
+/// How often to look for work when nothing wakes: a floor under lost wake-ups.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// The pause after the store did not answer.
+const STORE_PAUSE: Duration = Duration::from_millis(500);
+
+/// The registries that the daemon may talk to, each with its client.
+#[derive(Clone, Default)]
+pub struct Registries {
+    clients: Arc<HashMap<Host, Client>>,
+}
+
+impl Registries {
+    /// These clients, found by their host.
+    pub fn new(clients: impl IntoIterator<Item = Client>) -> Registries {
+        Registries { clients: Arc::new(clients.into_iter().map(|c| (c.host().clone(), c)).collect()) }
+    }
+
+    /// The client of a host.
+    pub fn get(&self, host: &Host) -> Option<&Client> {
+        self.clients.get(host)
+    }
+
+    /// All hosts.
+    pub fn hosts(&self) -> impl Iterator<Item = &Host> {
+        self.clients.keys()
+    }
+}
+
+/// The pipeline with all that it needs. Clones share everything.
+pub struct Pipeline<S> {
+    /// The record.
+    pub store: Arc<S>,
+    /// The registries.
+    pub registries: Registries,
+    /// The policies in force, swapped as a whole.
+    pub policies: Arc<ArcSwap<PolicySet>>,
+    /// The sinks that take alerts.
+    pub sinks: Arc<[SinkInfo]>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// The series.
+    pub metrics: Arc<Metrics>,
+}
+
+impl<S> Clone for Pipeline<S> {
+    fn clone(&self) -> Pipeline<S> {
+        Pipeline {
+            store: self.store.clone(),
+            registries: self.registries.clone(),
+            policies: self.policies.clone(),
+            sinks: self.sinks.clone(),
+            clock: self.clock.clone(),
+            metrics: self.metrics.clone(),
+        }
+    }
+}
+
+impl<S: Store> Pipeline<S> {
+    /// Works until `stop`, then lets the repositories at hand finish their step and returns.
+    pub async fn run(self, stop: CancellationToken) {
+        let tasks = TaskTracker::new();
+        let slots = Arc::new(tokio::sync::Semaphore::new(REPOSITORIES_MAX));
+        while !stop.is_cancelled() {
+            let free = tokio::select! {
+                () = stop.cancelled() => break,
+                free = slots.clone().acquire_owned() => free,
+            };
+            let Ok(first) = free else { break };
+            let wanted = 1 + slots.available_permits();
+            match self.store.claim(self.clock.now(), wanted, EVENTS_MAX, LEASE).await {
+                Ok(claims) if claims.is_empty() => {
+                    drop(first);
+                    tokio::select! {
+                        () = stop.cancelled() => {}
+                        () = self.store.work(self.clock.now(), LOOK_EVERY) => {}
+                    }
+                }
+                Ok(claims) => {
+                    let mut first = Some(first);
+                    for claim in claims {
+                        let permit = match first.take() {
+                            Some(permit) => permit,
+                            None => match slots.clone().acquire_owned().await {
+                                Ok(permit) => permit,
+                                Err(_) => break,
+                            },
+                        };
+                        let this = self.clone();
+                        tasks.spawn(async move {
+                            this.step(claim).await;
+                            drop(permit);
+                        });
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(%error, "cannot claim work; trying again");
+                    tokio::select! {
+                        () = stop.cancelled() => {}
+                        () = tokio::time::sleep(STORE_PAUSE) => {}
+                    }
+                }
+            }
+        }
+        tasks.close();
+        tasks.wait().await;
+    }
+
+    /// One step of one repository. What fails is left to the lease: the claim ends and the work comes back.
+    async fn step(&self, claim: Claim) {
+        let repository = claim.repository.clone();
+        match self.work(&claim).await {
+            Ok(()) => {}
+            Err(StoreError::Fenced(_)) => {
+                tracing::warn!(image.repository = %repository, "the claim was lost; the step is done elsewhere");
+            }
+            Err(error) => {
+                tracing::error!(image.repository = %repository, %error, "the step could not be recorded; it will be repeated");
+            }
+        }
+    }
+}

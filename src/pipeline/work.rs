@@ -1,0 +1,429 @@
+//! One step of one repository: what events and rechecks ask for, looked at, judged, and written as one.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::Pipeline;
+use super::facts::{Facts, ROUNDS_MAX, content_of};
+use super::look::{Told, cause, look};
+use crate::alert::alerts_for;
+use crate::backoff::Backoff;
+use crate::event::{Action, Stage};
+use crate::history::{Origin, TagHistory};
+use crate::image::{Digest, Tag};
+use crate::policy::violation::{self, Edge};
+use crate::policy::{
+    Answer, Change, Fact, Lead, Observation, Outcome, PolicySet, Question, State, TagRecord, Target, Verdict, affected,
+    judge,
+};
+use crate::registry::{Budget, RegistryError, Session};
+use crate::report;
+use crate::store::{Claim, EventEnd, Judged, Queued, Recheck, Step, Store, StoreError, TagUpdate};
+
+/// What is tried again after something could not be determined.
+const AGAIN: Backoff = Backoff { first: Duration::from_secs(1), most: Duration::from_secs(600) };
+/// When to look again at what a sender only announces: it acts at once or not at all.
+const INTENT_PAUSE: Duration = Duration::from_secs(2);
+
+/// What is to be done in one step.
+#[derive(Default)]
+struct Agenda<'a> {
+    /// Tags to look at, each with the events about it.
+    tags: BTreeMap<Tag, Vec<&'a Queued>>,
+    /// Tags to judge again from the record, without a look.
+    again: BTreeSet<Tag>,
+    /// Manifests that came or went by digest.
+    manifests: BTreeSet<Digest>,
+    /// Whether what the repository lacks is to be judged.
+    expectations: bool,
+    /// Origin of the verdicts.
+    origin: Option<Origin>,
+}
+
+/// One tag as the step sees it.
+struct Sight {
+    history: TagHistory,
+    before: TagRecord,
+    current: Option<Digest>,
+}
+
+impl<S: Store> Pipeline<S> {
+    pub(super) async fn work(&self, claim: &Claim) -> Result<(), StoreError> {
+        let set = self.policies.load_full();
+        let client = self.registries.get(&claim.repository.host);
+        let session = client.map(|c| c.session(Budget::default()));
+        let mut facts = Facts {
+            store: &*self.store,
+            session: session.as_ref(),
+            repository: &claim.repository,
+            set: &set,
+            pending: Default::default(),
+            contents: HashMap::new(),
+            undetermined: None,
+        };
+        let mut step = Step::default();
+        let agenda = self.agenda(claim, &mut step).await?;
+        let origin = agenda.origin.unwrap_or(Origin::Event);
+
+        // Look.
+        let mut sights: BTreeMap<Tag, Sight> = BTreeMap::new();
+        let mut failed: BTreeMap<Tag, RegistryError> = BTreeMap::new();
+        for (tag, events) in &agenda.tags {
+            let before = self.record(claim, tag).await?;
+            match self.see(session.as_ref(), claim, tag, events, &before, &mut facts, origin).await? {
+                Ok(sight) => {
+                    sights.insert(tag.clone(), sight);
+                }
+                Err(error) => {
+                    facts.failed(&error);
+                    failed.insert(tag.clone(), error);
+                }
+            }
+        }
+        for (tag, sight) in &sights {
+            let record = TagRecord {
+                current: sight.current.clone(),
+                history: Some(sight.history.clone()),
+                ..sight.before.clone()
+            };
+            let keys = set.line_keys(&claim.repository, tag, None);
+            facts.pending.tags.insert(tag.clone(), (Arc::new(record), keys));
+        }
+
+        // Judge.
+        let mut changes: Vec<Change> = sights
+            .iter()
+            .map(|(tag, s)| Change::Tag { tag: tag.clone(), old: s.before.current.clone(), new: s.current.clone() })
+            .collect();
+        changes.extend(agenda.manifests.iter().cloned().map(Change::Manifest));
+        let extra = self.extra_targets(&set, claim, &agenda, &failed);
+        let now = self.clock.now();
+        let (verdicts, leads) = self.judged(&mut facts, &set, claim, &changes, &extra, &failed, origin, now).await?;
+
+        // Record.
+        let undetermined = facts.undetermined;
+        let attempts = claim.events.iter().map(|q| q.attempts).chain(claim.rechecks.iter().map(|r| r.attempts)).max();
+        let again =
+            after(now, AGAIN.delay(attempts.unwrap_or(0) + 1, fraction()).max(undetermined.unwrap_or_default()));
+        for (tag, sight) in &sights {
+            step.tags.push(TagUpdate {
+                tag: tag.clone(),
+                sightings: sight.history.sightings().to_vec(),
+                current: sight.current.clone(),
+                locked: sight.before.locked,
+                lines: set.line_keys(&claim.repository, tag, leads.get(tag).copied()),
+                judged_moves: sight.history.moves(),
+            });
+        }
+        self.settle(&mut step, claim, verdicts, now, again, attempts.unwrap_or(0)).await?;
+        for queued in &claim.events {
+            let tag = queued.incoming.event.tag.as_ref();
+            let end = match tag.and_then(|t| failed.get(t)) {
+                Some(error) => EventEnd::Retry { at: again, fault: error.to_string() },
+                None => EventEnd::Judged,
+            };
+            step.events.push((queued.id, end));
+        }
+        step.rechecked = claim.rechecks.iter().map(|r| r.tag.clone()).collect();
+        step.contents.extend(facts.contents.into_values());
+        let announced: Vec<_> = step.changes.clone();
+        let verdicts: Vec<(Arc<str>, Outcome)> =
+            step.verdicts.iter().map(|j| (j.verdict.policy.clone(), j.verdict.outcome)).collect();
+        self.store.complete(claim, step, false).await?;
+
+        // Only what is on disk is counted and told.
+        for (policy, outcome) in verdicts {
+            self.metrics.verdict(&policy, outcome, origin);
+        }
+        for change in &announced {
+            let key = &change.violation.key;
+            if change.edges.contains(&Edge::Fired) {
+                self.metrics.violation_fired(&key.policy, key.rule, change.violation.severity);
+            }
+            for edge in &change.edges {
+                tracing::info!(
+                    image.repository = %claim.repository,
+                    image.tag = key.tag.as_ref().map(Tag::as_str),
+                    policy.name = &*key.policy,
+                    requirement = key.rule.as_str(),
+                    reason = change.violation.reason.as_str(),
+                    severity = change.violation.severity.as_str(),
+                    state = match edge { Edge::Fired => "firing", Edge::Resolved => "resolved" },
+                    "{}", change.violation.message,
+                );
+            }
+        }
+        let done = self.clock.now();
+        for queued in
+            claim.events.iter().filter(|q| q.incoming.event.tag.as_ref().is_none_or(|t| !failed.contains_key(t)))
+        {
+            let elapsed = Duration::try_from(done.duration_since(queued.incoming.received_at)).unwrap_or_default();
+            self.metrics.judged(origin, elapsed);
+        }
+        Ok(())
+    }
+
+    /// What the claim's events and rechecks ask for.
+    async fn agenda<'a>(&self, claim: &'a Claim, step: &mut Step) -> Result<Agenda<'a>, StoreError> {
+        let mut agenda = Agenda::default();
+        let now = self.clock.now();
+        for queued in &claim.events {
+            let event = &queued.incoming.event;
+            agenda.origin = Some(Origin::Event);
+            if event.stage == Stage::Intended {
+                let due = after(queued.incoming.received_at, INTENT_PAUSE);
+                step.rechecks.extend(event.tag.clone().map(|tag| Recheck {
+                    tag: Some(tag),
+                    due,
+                    origin: Origin::Event,
+                    attempts: 0,
+                }));
+                continue;
+            }
+            match (event.action, &event.tag, &event.digest) {
+                // Held until it is released: the push event comes then.
+                (Action::Quarantine, _, _) => {}
+                (_, Some(tag), digest) => {
+                    agenda.tags.entry(tag.clone()).or_default().push(queued);
+                    if event.action == Action::Delete {
+                        agenda.manifests.extend(digest.clone());
+                    }
+                }
+                (Action::Push, None, Some(digest)) => {
+                    agenda.manifests.insert(digest.clone());
+                }
+                (Action::Delete, None, Some(digest)) => {
+                    agenda.manifests.insert(digest.clone());
+                    for tag in self.tagged(claim, digest).await? {
+                        agenda.tags.entry(tag).or_default();
+                    }
+                }
+                (Action::Delete, None, None) => {
+                    // The whole repository: every tag is looked at, in steps of their own.
+                    step.rechecks.extend(self.all_tags(claim, now, Origin::Event).await?);
+                    agenda.expectations = true;
+                }
+                (Action::Push, None, None) => {}
+            }
+        }
+        for recheck in &claim.rechecks {
+            agenda.origin = agenda.origin.or(Some(recheck.origin));
+            match (&recheck.tag, recheck.origin) {
+                (Some(tag), Origin::PolicyChange) => {
+                    agenda.again.insert(tag.clone());
+                }
+                (Some(tag), _) => {
+                    agenda.tags.entry(tag.clone()).or_default();
+                }
+                (None, _) => agenda.expectations = true,
+            }
+        }
+        // A tag looked at anyway need not be judged from the record besides.
+        agenda.again.retain(|tag| !agenda.tags.contains_key(tag));
+        Ok(agenda)
+    }
+
+    async fn all_tags(&self, claim: &Claim, due: Timestamp, origin: Origin) -> Result<Vec<Recheck>, StoreError> {
+        const PAGE: usize = 1_000;
+        let mut rechecks = Vec::new();
+        let mut last: Option<Tag> = None;
+        loop {
+            let page = self.store.tags(&claim.repository, last.clone(), PAGE).await?;
+            let full = page.len() == PAGE;
+            last = page.last().map(|(tag, _)| tag.clone());
+            rechecks.extend(page.into_iter().map(|(tag, _)| Recheck { tag: Some(tag), due, origin, attempts: 0 }));
+            if !full {
+                return Ok(rechecks);
+            }
+        }
+    }
+
+    async fn tagged(&self, claim: &Claim, digest: &Digest) -> Result<Vec<Tag>, StoreError> {
+        let answers = self.store.answer(&claim.repository, vec![Question::Tagged(digest.clone())]).await?;
+        Ok(answers
+            .into_iter()
+            .find_map(|(_, answer)| match answer {
+                Answer::Tags(Fact::Known(tags)) => Some(tags.to_vec()),
+                _ => None,
+            })
+            .unwrap_or_default())
+    }
+
+    async fn record(&self, claim: &Claim, tag: &Tag) -> Result<TagRecord, StoreError> {
+        let answers = self.store.answer(&claim.repository, vec![Question::Tag(tag.clone())]).await?;
+        Ok(answers
+            .into_iter()
+            .find_map(|(_, answer)| match answer {
+                Answer::Tag(Fact::Known(record)) => Some((*record).clone()),
+                _ => None,
+            })
+            .unwrap_or_default())
+    }
+
+    /// Looks at one tag and takes what was seen into its history.
+    #[expect(clippy::too_many_arguments, reason = "one story, told once")]
+    async fn see(
+        &self,
+        session: Option<&Session>,
+        claim: &Claim,
+        tag: &Tag,
+        events: &[&Queued],
+        before: &TagRecord,
+        facts: &mut Facts<'_, S>,
+        origin: Origin,
+    ) -> Result<Result<Sight, RegistryError>, StoreError> {
+        let Some(session) = session else {
+            return Ok(Err(RegistryError::Local("the registry is not configured".to_owned())));
+        };
+        let mut asked: Vec<Digest> = events.iter().filter_map(|q| q.incoming.event.digest.clone()).collect();
+        asked.extend(before.current.clone());
+        let on_record = self.on_record(claim, asked).await?;
+        let told = Told { events: events.to_vec() };
+        let name = &claim.repository.name;
+        let seen =
+            look(session, name, tag, &told, before.current.as_ref(), |d| on_record.contains(d), || self.clock.now())
+                .await;
+        let seen = match seen {
+            Ok(seen) => seen,
+            Err(error) => return Ok(Err(error)),
+        };
+        let mut history = before.history.clone().unwrap_or_default();
+        if seen.reports.is_empty() {
+            history.witness(None, &seen.look, origin);
+        }
+        for report in seen.reports {
+            history.witness(Some(report), &seen.look, origin);
+        }
+        for fetched in seen.fetched {
+            facts.keep(content_of(fetched));
+        }
+        Ok(Ok(Sight { history, before: before.clone(), current: seen.look.digest }))
+    }
+
+    /// Which of these manifests are on record.
+    async fn on_record(&self, claim: &Claim, digests: Vec<Digest>) -> Result<BTreeSet<Digest>, StoreError> {
+        if digests.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let asks = digests.into_iter().map(Question::Manifest).collect();
+        let answers = self.store.answer(&claim.repository, asks).await?;
+        Ok(answers
+            .into_iter()
+            .filter_map(|(question, answer)| match (question, answer) {
+                (Question::Manifest(digest), Answer::Manifest(Fact::Known(_))) => Some(digest),
+                _ => None,
+            })
+            .collect())
+    }
+
+    /// Targets beside those that changes concern.
+    fn extra_targets(
+        &self,
+        set: &PolicySet,
+        claim: &Claim,
+        agenda: &Agenda<'_>,
+        failed: &BTreeMap<Tag, RegistryError>,
+    ) -> BTreeSet<Target> {
+        let observation = Observation::new(claim.repository.clone(), self.clock.now(), true);
+        let tags: Vec<Tag> = agenda.again.iter().chain(failed.keys()).cloned().collect();
+        crate::policy::targets_of(set, &observation, &tags, agenda.expectations)
+    }
+
+    /// The verdicts on everything that the changes concern, and what the tags lead to.
+    #[expect(clippy::too_many_arguments, reason = "one story, told once")]
+    async fn judged(
+        &self,
+        facts: &mut Facts<'_, S>,
+        set: &PolicySet,
+        claim: &Claim,
+        changes: &[Change],
+        extra: &BTreeSet<Target>,
+        failed: &BTreeMap<Tag, RegistryError>,
+        origin: Origin,
+        now: Timestamp,
+    ) -> Result<(Vec<Verdict>, BTreeMap<Tag, Lead>), StoreError> {
+        let fresh = || {
+            let mut observation = Observation::new(claim.repository.clone(), now, true);
+            for (tag, error) in failed {
+                observation.tell(Question::Tag(tag.clone()), Answer::Tag(Fact::Undetermined(cause(error))));
+            }
+            observation
+        };
+        let mut observation = fresh();
+        let mut leads = BTreeMap::new();
+        for _ in 0..ROUNDS_MAX {
+            let (mut targets, asks) = affected(set, &observation, changes);
+            if !asks.is_empty() {
+                facts.answer(&mut observation, asks).await?;
+                continue;
+            }
+            targets.extend(extra.iter().cloned());
+            let judgement = judge(set, &observation, &targets, origin);
+            if !judgement.asks.is_empty() {
+                facts.answer(&mut observation, judgement.asks).await?;
+                continue;
+            }
+            // What a tag leads to decides whether it counts in its lines: judge again where that was news.
+            let mut news = false;
+            for (tag, (_, keys)) in &mut facts.pending.tags {
+                let right = set.line_keys(&claim.repository, tag, judgement.leads.get(tag).copied());
+                news |= right != *keys;
+                *keys = right;
+            }
+            leads = judgement.leads;
+            if !news {
+                return Ok((judgement.verdicts, leads));
+            }
+            observation = fresh();
+        }
+        tracing::error!(image.repository = %claim.repository, rounds = ROUNDS_MAX, "judging asks without end; nothing is recorded of it");
+        Ok((Vec::new(), leads))
+    }
+
+    /// Brings violations up to date with the verdicts, and plans what must be looked at again.
+    async fn settle(
+        &self,
+        step: &mut Step,
+        claim: &Claim,
+        verdicts: Vec<Verdict>,
+        now: Timestamp,
+        again: Timestamp,
+        attempts: u32,
+    ) -> Result<(), StoreError> {
+        let mut tags: Vec<Option<Tag>> = verdicts.iter().map(|v| v.subject.tag.clone()).collect();
+        tags.sort();
+        tags.dedup();
+        let open = self.store.open_violations(&claim.repository, tags).await?;
+        for mut verdict in verdicts {
+            let changes = violation::advance(&mut verdict, &open, now);
+            let tag = verdict.subject.tag.clone();
+            for change in &changes {
+                if let Some(due) = change.violation.fires_at.filter(|_| change.violation.state == State::Pending) {
+                    step.rechecks.push(Recheck { tag: tag.clone(), due, origin: verdict.origin, attempts: 0 });
+                }
+            }
+            if verdict.outcome == Outcome::Error || verdict.findings.iter().any(|f| f.is_error()) {
+                step.rechecks.push(Recheck { tag, due: again, origin: verdict.origin, attempts: attempts + 1 });
+            }
+            step.alerts.extend(alerts_for(&changes, &claim.repository, &self.sinks));
+            step.changes.extend(changes);
+            let report = report::verdict_line(&verdict);
+            step.verdicts.push(Judged { verdict, report });
+        }
+        Ok(())
+    }
+}
+
+fn after(at: Timestamp, pause: Duration) -> Timestamp {
+    jiff::SignedDuration::try_from(pause).ok().and_then(|p| at.checked_add(p).ok()).unwrap_or(Timestamp::MAX)
+}
+
+/// A random fraction, for jitter; nothing depends on its quality.
+fn fraction() -> f64 {
+    use std::hash::{BuildHasher, Hasher};
+    let random = std::collections::hash_map::RandomState::new().build_hasher().finish();
+    (random >> 11) as f64 / (1_u64 << 53) as f64
+}

@@ -1,0 +1,322 @@
+//! Events on their way in, and work on its way out: append, claim, rechecks, and when a repository may be claimed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::codec::{self, damaged, nanos, time};
+use super::writer::Writing;
+use crate::event::{Event, Stage};
+use crate::image::Repository;
+use crate::store::{Appended, Claim, DeadLetter, Incoming, Queued, Recheck, StoreError};
+
+/// Bytes counted for an event besides its texts: its row's numbers and its places in the indexes.
+const EVENT_BYTES: usize = 200;
+
+/// How much may wait.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Backlog {
+    pub(super) events: u64,
+    pub(super) bytes: u64,
+}
+
+/// The number of a repository, `None` when it was never seen.
+pub(super) fn known_repo(conn: &Connection, repository: &Repository) -> Result<Option<i64>, StoreError> {
+    let mut find = conn.prepare_cached("SELECT id FROM repositories WHERE host = ?1 AND name = ?2")?;
+    let key = params![repository.host.as_str(), repository.name.as_str()];
+    Ok(find.query_row(key, |row| row.get(0)).optional()?)
+}
+
+/// The number of a repository, given one if it has none.
+pub(super) fn repo(conn: &Connection, repository: &Repository) -> Result<i64, StoreError> {
+    if let Some(id) = known_repo(conn, repository)? {
+        return Ok(id);
+    }
+    conn.prepare_cached("INSERT INTO repositories(host, name) VALUES (?1, ?2)")?
+        .execute(params![repository.host.as_str(), repository.name.as_str()])?;
+    Ok(conn.last_insert_rowid())
+}
+
+/// Records events and dead letters.
+pub(super) fn append(
+    w: &mut Writing<'_>,
+    events: &[Incoming],
+    dead: &[DeadLetter],
+    backlog: Backlog,
+) -> Result<Appended, StoreError> {
+    let mut appended = Appended::default();
+    for incoming in events {
+        match insert(w.conn, incoming)? {
+            Some(bytes) => {
+                appended.recorded += 1;
+                w.change.queued += 1;
+                w.change.queued_bytes += bytes;
+            }
+            None => appended.duplicate += 1,
+        }
+    }
+    let queued = (w.totals.queued + w.change.queued).max(0) as u64;
+    let bytes = (w.totals.queued_bytes + w.change.queued_bytes).max(0) as u64;
+    if appended.recorded > 0 && (queued > backlog.events || bytes > backlog.bytes) {
+        return Err(StoreError::BacklogFull { events: w.totals.queued.max(0) as u64 });
+    }
+    for letter in dead {
+        let headers = serde_json::to_string(&letter.headers).map_err(|e| damaged("a dead letter's headers", e))?;
+        w.conn
+            .prepare_cached(
+                "INSERT INTO dead_letters(source, received_at, fault, headers, body) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![&*letter.source, nanos(letter.received_at), letter.fault, headers, &*letter.body])?;
+        w.change.dead_letters += 1;
+    }
+    w.work |= appended.recorded > 0;
+    Ok(appended)
+}
+
+/// Inserts one event and says how many bytes it counts; `None` for a duplicate.
+fn insert(conn: &Connection, incoming: &Incoming) -> Result<Option<i64>, StoreError> {
+    let repo = repo(conn, &incoming.repository)?;
+    let event = &incoming.event;
+    let texts = [Some(incoming.key.as_str()), event.id.as_deref(), event.actor.as_deref(), Some(&*incoming.source)];
+    let tag = event.tag.as_ref().map(|t| t.as_str());
+    let bytes = EVENT_BYTES + texts.iter().flatten().chain(tag.iter()).map(|t| t.len()).sum::<usize>();
+    let inserted = conn
+        .prepare_cached(
+            "INSERT INTO events(repo, source, key, received_at, action, registry, tag, digest, id, at, actor, bytes,
+                intended)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) ON CONFLICT(repo, source, key) DO NOTHING",
+        )?
+        .execute(params![
+            repo,
+            &*incoming.source,
+            incoming.key,
+            nanos(incoming.received_at),
+            event.action.as_str(),
+            event.registry.as_ref().map(|h| h.as_str()),
+            tag,
+            event.digest.as_ref().map(codec::digest_bytes),
+            event.id,
+            event.at.map(nanos),
+            event.actor,
+            bytes as i64,
+            event.stage == Stage::Intended,
+        ])?;
+    if inserted == 0 {
+        return Ok(None);
+    }
+    // Somebody who has the repository finds the rest when giving it back.
+    conn.prepare_cached(
+        "UPDATE repositories SET ready = 0, lane = ?2, first = ?3
+         WHERE id = ?1 AND leased_until IS NULL AND (ready IS NULL OR ready > 0)",
+    )?
+    .execute(params![repo, &*incoming.source, conn.last_insert_rowid()])?;
+    Ok(Some(bytes as i64))
+}
+
+/// Works out when a repository that nobody has may be claimed next.
+pub(super) fn schedule(conn: &Connection, repo: i64) -> Result<bool, StoreError> {
+    let event: Option<(i64, i64)> = conn
+        .prepare_cached("SELECT due, number FROM events WHERE repo = ?1 AND state < 2 ORDER BY due, number LIMIT 1")?
+        .query_row([repo], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let recheck: Option<i64> =
+        conn.prepare_cached("SELECT min(due) FROM rechecks WHERE repo = ?1")?.query_row([repo], |row| row.get(0))?;
+    let (ready, lane, first) = match event {
+        Some((0, number)) => {
+            let source: String = conn
+                .prepare_cached("SELECT source FROM events WHERE number = ?1")?
+                .query_row([number], |row| row.get(0))?;
+            (Some(0), source, number)
+        }
+        other => ([other.map(|(due, _)| due), recheck].into_iter().flatten().min(), String::new(), 0),
+    };
+    conn.prepare_cached(
+        "UPDATE repositories SET ready = ?2, lane = ?3, first = ?4, leased_until = NULL WHERE id = ?1",
+    )?
+    .execute(params![repo, ready, lane, first])?;
+    Ok(ready.is_some())
+}
+
+/// Gives back what a process that ended held: whoever opens the store is alone.
+pub(super) fn release_all(conn: &Connection) -> Result<(), StoreError> {
+    let held: Vec<i64> = conn
+        .prepare("SELECT id FROM repositories WHERE leased_until IS NOT NULL")?
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    for repo in held {
+        conn.execute("UPDATE repositories SET fence = fence + 1 WHERE id = ?1", [repo])?;
+        schedule(conn, repo)?;
+    }
+    Ok(())
+}
+
+/// The lanes in which something waits, each with the time of its first: one seek a lane.
+fn lanes(conn: &Connection) -> Result<Vec<(String, i64)>, StoreError> {
+    let mut next = conn.prepare_cached(
+        "SELECT lane, ready FROM repositories WHERE ready IS NOT NULL AND lane > ?1 ORDER BY lane, ready LIMIT 1",
+    )?;
+    let mut first = conn.prepare_cached(
+        "SELECT lane, ready FROM repositories WHERE ready IS NOT NULL AND lane = '' ORDER BY lane, ready LIMIT 1",
+    )?;
+    let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get(1)?));
+    let mut found: Vec<(String, i64)> = first.query_row([], read).optional()?.into_iter().collect();
+    let mut after = String::new();
+    while let Some(lane) = next.query_row([&after], read).optional()? {
+        after.clone_from(&lane.0);
+        found.push(lane);
+    }
+    Ok(found)
+}
+
+/// When something may be claimed next; `None` when nothing waits.
+pub(super) fn next_ready(conn: &Connection) -> Result<Option<Timestamp>, StoreError> {
+    Ok(lanes(conn)?.into_iter().map(|(_, ready)| time(ready)).min())
+}
+
+/// Who was served how long ago, so that lanes take turns.
+pub(super) type Turns = HashMap<String, u64>;
+
+/// Claims repositories.
+pub(super) fn claim(
+    w: &mut Writing<'_>,
+    turns: &mut Turns,
+    now: Timestamp,
+    repositories: usize,
+    events: usize,
+    lease: Duration,
+) -> Result<Vec<Claim>, StoreError> {
+    let mut waiting = Vec::new();
+    for (lane, ready) in lanes(w.conn)? {
+        if ready > nanos(now) {
+            continue;
+        }
+        let repos: Vec<i64> = w
+            .conn
+            .prepare_cached(
+                "SELECT id FROM repositories WHERE lane = ?1 AND ready IS NOT NULL AND ready <= ?2
+                 ORDER BY ready, first LIMIT ?3",
+            )?
+            .query_map(params![lane, nanos(now), repositories as i64], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        waiting.push((turns.get(&lane).copied().unwrap_or(0), lane, repos.into_iter()));
+    }
+    waiting.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+    let mut turn = turns.values().copied().max().unwrap_or(0);
+    let mut chosen = Vec::new();
+    while chosen.len() < repositories {
+        let before = chosen.len();
+        for (_, lane, repos) in &mut waiting {
+            if let Some(repo) = repos.next()
+                && chosen.len() < repositories
+            {
+                chosen.push(repo);
+                turn += 1;
+                turns.insert(lane.clone(), turn);
+            }
+        }
+        if chosen.len() == before {
+            break;
+        }
+    }
+    let until = nanos(now.checked_add(lease).unwrap_or(Timestamp::MAX));
+    chosen.into_iter().map(|repo| take(w.conn, repo, now, until, events)).collect()
+}
+
+/// Takes one repository.
+fn take(conn: &Connection, repo: i64, now: Timestamp, until: i64, events: usize) -> Result<Claim, StoreError> {
+    let (host, name, fence): (String, String, i64) = conn
+        .prepare_cached(
+            "UPDATE repositories SET fence = fence + 1, leased_until = ?2, ready = ?2, lane = '', first = 0
+             WHERE id = ?1 RETURNING host, name, fence",
+        )?
+        .query_row(params![repo, until], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let repository = codec::repository(&host, &name)?;
+    let mut claim = Claim { fence: fence as u64, events: Vec::new(), rechecks: Vec::new(), repository };
+    let mut queued = conn.prepare_cached(
+        "SELECT number, source, key, received_at, action, registry, tag, digest, id, at, actor, attempts, intended FROM events
+         WHERE repo = ?1 AND state < 2 AND due <= ?2 ORDER BY due, number LIMIT ?3",
+    )?;
+    let mut rows = queued.query(params![repo, nanos(now), events as i64])?;
+    while let Some(row) = rows.next()? {
+        let registry: Option<String> = row.get(5)?;
+        let source: String = row.get(1)?;
+        claim.events.push(Queued {
+            id: row.get(0)?,
+            attempts: row.get(11)?,
+            incoming: Incoming {
+                source: Arc::from(source),
+                repository: claim.repository.clone(),
+                key: row.get(2)?,
+                received_at: time(row.get(3)?),
+                event: Event {
+                    action: codec::action(row.get_ref(4)?.as_str().map_err(|e| damaged("an event", e))?)?,
+                    stage: if row.get(12)? { Stage::Intended } else { Stage::Done },
+                    registry: registry.map(|r| r.parse()).transpose().map_err(|e| damaged("an event", e))?,
+                    repository: claim.repository.name.clone(),
+                    tag: codec::tag(row.get::<_, Option<String>>(6)?.as_deref().unwrap_or_default())?,
+                    digest: codec::digest_column(row, 7)?,
+                    id: row.get(8)?,
+                    at: row.get::<_, Option<i64>>(9)?.map(time),
+                    actor: row.get(10)?,
+                },
+            },
+        });
+    }
+    claim.events.sort_by_key(|event| event.id);
+    let mut due = conn.prepare_cached(
+        "SELECT tag, due, origin, attempts FROM rechecks WHERE repo = ?1 AND due <= ?2 ORDER BY due LIMIT ?3",
+    )?;
+    let mut rows = due.query(params![repo, nanos(now), events as i64])?;
+    while let Some(row) = rows.next()? {
+        claim.rechecks.push(Recheck {
+            tag: codec::tag(&row.get::<_, String>(0)?)?,
+            due: time(row.get(1)?),
+            origin: codec::origin(&row.get::<_, String>(2)?)?,
+            attempts: row.get(3)?,
+        });
+    }
+    Ok(claim)
+}
+
+/// Notes rechecks, the earlier of two for one tag; `fence` is what a claim must exceed to remove them.
+pub(super) fn want(conn: &Connection, repo: i64, rechecks: &[Recheck], fence: i64) -> Result<(), StoreError> {
+    let mut upsert = conn.prepare_cached(
+        "INSERT INTO rechecks(repo, tag, due, origin, attempts, fence) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+         ON CONFLICT(repo, tag) DO UPDATE SET
+            origin = iif(excluded.due < due, excluded.origin, origin),
+            attempts = iif(excluded.due < due, excluded.attempts, attempts),
+            due = min(due, excluded.due),
+            fence = max(fence, excluded.fence)",
+    )?;
+    for recheck in rechecks {
+        upsert.execute(params![
+            repo,
+            codec::tag_text(recheck.tag.as_ref()),
+            nanos(recheck.due),
+            recheck.origin.as_str(),
+            recheck.attempts,
+            fence,
+        ])?;
+    }
+    Ok(())
+}
+
+/// Wants tags judged again, from outside a step.
+pub(super) fn recheck(w: &mut Writing<'_>, repository: &Repository, rechecks: &[Recheck]) -> Result<(), StoreError> {
+    let Some(earliest) = rechecks.iter().map(|r| nanos(r.due)).min() else { return Ok(()) };
+    let repo = repo(w.conn, repository)?;
+    let fence: i64 =
+        w.conn.prepare_cached("SELECT fence FROM repositories WHERE id = ?1")?.query_row([repo], |row| row.get(0))?;
+    want(w.conn, repo, rechecks, fence)?;
+    w.conn
+        .prepare_cached(
+            "UPDATE repositories SET ready = ?2, lane = '', first = 0
+             WHERE id = ?1 AND leased_until IS NULL AND (ready IS NULL OR ready > ?2)",
+        )?
+        .execute(params![repo, earliest])?;
+    w.work = true;
+    Ok(())
+}

@@ -1,0 +1,522 @@
+//! The embedded store: one SQLite file, one process, one writer.
+//!
+//! It may touch the file, what lies beside it (`FILE-wal`, `FILE-shm`, `FILE.lock`, `FILE.reserve`, copies kept at an upgrade), and
+//! threads of its own. It never opens a connection, reads a clock to decide anything, or stores a credential.
+
+mod answer;
+mod codec;
+mod fault;
+mod file;
+mod journal;
+mod list;
+mod maintain;
+mod outbox;
+mod reader;
+mod schema;
+mod step;
+mod totals;
+mod writer;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::{Notify, oneshot, watch};
+
+pub use self::maintain::{Info, Verification};
+
+use self::journal::{Backlog, Turns};
+use self::maintain::Old;
+use self::reader::Readers;
+use self::totals::Totals;
+use self::writer::{Order, Shared, Task, Threads, Writing};
+use super::*;
+
+/// How the store behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Most events that wait; more are refused.
+    pub backlog_events: u64,
+    /// Most bytes, roughly, of events that wait.
+    pub backlog_bytes: u64,
+    /// Bytes kept back for when the disk is full, so that what is on record can still be judged and told; 0 keeps
+    /// none. While there is no room to keep them, events are refused.
+    pub reserve_bytes: u64,
+    /// Most bytes of the file, rounded to pages; as if the disk were full there. `None`: as the disk allows.
+    pub file_bytes_max: Option<u64>,
+}
+
+impl Default for Options {
+    /// A day of a busy registry may wait (a million events, or 2 GiB); the reserve of 64 MiB takes some 10,000 steps.
+    fn default() -> Options {
+        Options { backlog_events: 1_000_000, backlog_bytes: 2 << 30, reserve_bytes: 64 << 20, file_bytes_max: None }
+    }
+}
+
+/// The store in one SQLite file, or in memory. Dropping it finishes what waits, leaves the file whole without
+/// its log, and blocks meanwhile.
+pub struct EmbeddedStore {
+    // In this order they end: readers, the threads, and at last the lock.
+    readers: Option<Arc<Readers>>,
+    threads: Threads,
+    shared: Arc<Shared>,
+    turns: Arc<Mutex<Turns>>,
+    backlog: Backlog,
+    path: Option<PathBuf>,
+    _lock: Option<File>,
+}
+
+impl EmbeddedStore {
+    /// Opens the store at `path` for this process alone, made if it is missing, brought to the newest format
+    /// (with a copy of an older one kept as `FILE.before-vN`).
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`], [`StoreError::Newer`], [`StoreError::Damaged`], [`StoreError::Unusable`].
+    pub fn open(path: &Path, options: Options) -> Result<EmbeddedStore, StoreError> {
+        file::create(path)?;
+        let lock = file::lock(path)?;
+        if let Some(kind) = file::network_file_system(path) {
+            tracing::warn!(path = %path.display(), kind, "the store lies on a network file system, whose locks and syncs are not to be relied on");
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut conn = Connection::open_with_flags(path, flags)?;
+        schema::check(&conn, path, schema::STEPS)?;
+        schema::set_up_writer(&conn)?;
+        schema::migrate(&mut conn, Some(path), schema::STEPS)?;
+        if let Some(bytes) = options.file_bytes_max {
+            let page: i64 = conn.pragma_query_value(None, "page_size", |row| row.get(0))?;
+            conn.pragma_update(None, "max_page_count", (bytes as i64 / page).max(1))?;
+        }
+        let reserve = file::Reserve::take(path, options.reserve_bytes);
+        let readers = Arc::new(Readers::open(path)?);
+        Self::start(conn, Some((path.to_owned(), lock, readers, reserve)), options)
+    }
+
+    /// A store that ends with the process: for tests, and for judging without a record of one's own.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when no thread can be had.
+    pub fn open_in_memory(options: Options) -> Result<EmbeddedStore, StoreError> {
+        let mut conn = Connection::open_in_memory()?;
+        schema::set_up_writer(&conn)?;
+        schema::migrate(&mut conn, None, schema::STEPS)?;
+        Self::start(conn, None, options)
+    }
+
+    fn start(
+        conn: Connection,
+        on_disk: Option<(PathBuf, File, Arc<Readers>, file::Reserve)>,
+        options: Options,
+    ) -> Result<EmbeddedStore, StoreError> {
+        journal::release_all(&conn)?;
+        let shared = Arc::new(Shared {
+            totals: Mutex::new(Totals::count(&conn)?),
+            work: Notify::new(),
+            deliver: Notify::new(),
+            broken: watch::Sender::new(None),
+        });
+        let (path, lock, readers, reserve) = match on_disk {
+            Some((path, lock, readers, reserve)) => (Some(path), Some(lock), Some(readers), Some(reserve)),
+            None => (None, None, None, None),
+        };
+        let threads = Threads::start(conn, path.clone(), reserve, shared.clone())?;
+        let backlog = Backlog { events: options.backlog_events, bytes: options.backlog_bytes };
+        Ok(EmbeddedStore { readers, threads, shared, turns: Arc::default(), backlog, path, _lock: lock })
+    }
+
+    /// What a store holds; needs no lock.
+    ///
+    /// # Errors
+    /// As [`EmbeddedStore::open`], but never [`StoreError::InUse`].
+    pub fn info(path: &Path) -> Result<Info, StoreError> {
+        maintain::info(path)
+    }
+
+    /// Reads everything in a store and says what is wrong; needs no lock.
+    ///
+    /// # Errors
+    /// When the file cannot be opened at all.
+    pub fn verify(path: &Path) -> Result<Verification, StoreError> {
+        maintain::verify(path)
+    }
+
+    /// Copies a store as of this moment into a new file, readable by its owner only; needs no lock.
+    ///
+    /// # Errors
+    /// [`StoreError::Unusable`] when the target is there already or cannot be written.
+    pub fn backup(path: &Path, target: &Path) -> Result<(), StoreError> {
+        maintain::backup(path, target)
+    }
+
+    /// Writes: waits for a place in the queue, and for the commit.
+    async fn write<T, F>(&self, grows: bool, function: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Writing<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
+        let (to, result) = oneshot::channel();
+        let piece = Box::new(Task { function: Some(function), result: None, to });
+        self.order(Order::Write { grows, piece }).await?;
+        result.await.map_err(|_| self.ended())?
+    }
+
+    /// Reads from one moment of the record.
+    async fn read<T, F>(&self, function: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        if let Some(readers) = &self.readers {
+            return readers.read(function).await;
+        }
+        let (to, result) = oneshot::channel();
+        let read = Box::new(move |conn: &Connection| {
+            // Who no longer waits needs no answer.
+            let _ = to.send(function(conn));
+        });
+        self.order(Order::Read(read)).await?;
+        result.await.map_err(|_| self.ended())?
+    }
+
+    async fn order(&self, order: Order) -> Result<(), StoreError> {
+        let orders = self.threads.orders().ok_or_else(|| self.ended())?;
+        orders.send(order).await.map_err(|_| self.ended())
+    }
+
+    fn ended(&self) -> StoreError {
+        StoreError::Broken(self.shared.broken.borrow().clone().unwrap_or_else(|| "its writer has ended".into()))
+    }
+
+    /// Waits for `notify`, the time that `next` names, or `at_most`; `next` is asked after the wait began, so that
+    /// nothing that comes in between is missed.
+    async fn wait<F>(&self, notify: &Notify, next: F, now: Timestamp, at_most: Duration)
+    where
+        F: FnOnce(&Connection) -> Result<Option<Timestamp>, StoreError> + Send + 'static,
+    {
+        let notified = notify.notified();
+        tokio::pin!(notified);
+        notified.as_mut().enable();
+        let due = self.read(next).await.ok().flatten();
+        // A time in the past has come; what cannot be read is looked for again after `at_most`.
+        let until = due.map_or(at_most, |due| Duration::try_from(now.duration_until(due)).unwrap_or_default());
+        let until = until.min(at_most);
+        if !until.is_zero() {
+            let _ = tokio::time::timeout(until, notified).await;
+        }
+    }
+
+    /// Finds rows beside the writer and removes them in small pieces.
+    async fn prune_rows<F>(&self, find: F, old: Old, sql: &'static str, dead: bool) -> Result<u64, StoreError>
+    where
+        F: Fn(&Connection, Old, i64) -> Result<Vec<i64>, StoreError> + Copy + Send + 'static,
+    {
+        let (mut after, mut removed) = (i64::MIN, 0);
+        loop {
+            let found = self.read(move |conn| find(conn, old, after)).await?;
+            let Some(last) = found.last() else { return Ok(removed) };
+            after = *last;
+            removed += self
+                .write(false, move |w| {
+                    let removed = maintain::remove(w.conn, sql, &found)?;
+                    if dead {
+                        w.change.dead_letters -= removed as i64;
+                    }
+                    Ok(removed)
+                })
+                .await?;
+        }
+    }
+
+    async fn prune_contents(&self, before: Timestamp) -> Result<u64, StoreError> {
+        let (mut repo, mut removed) = (0, 0);
+        while let Some(next) = self.read(move |conn| maintain::next_repo(conn, repo)).await? {
+            repo = next;
+            let found = self.read(move |conn| maintain::unreferenced(conn, repo, before)).await?;
+            for ids in found.chunks(maintain::PRUNE_ROWS) {
+                let ids = ids.to_vec();
+                removed += self.write(false, move |w| maintain::remove_contents(w.conn, &ids)).await?;
+            }
+        }
+        Ok(removed)
+    }
+}
+
+impl Store for EmbeddedStore {
+    async fn append(&self, events: Vec<Incoming>, dead: Vec<DeadLetter>) -> Result<Appended, StoreError> {
+        let backlog = self.backlog;
+        self.write(true, move |w| journal::append(w, &events, &dead, backlog)).await
+    }
+
+    async fn claim(
+        &self,
+        now: Timestamp,
+        repositories: usize,
+        events: usize,
+        lease: Duration,
+    ) -> Result<Vec<Claim>, StoreError> {
+        let turns = self.turns.clone();
+        self.write(false, move |w| {
+            let mut turns = turns.lock().unwrap_or_else(PoisonError::into_inner);
+            journal::claim(w, &mut turns, now, repositories, events, lease)
+        })
+        .await
+    }
+
+    async fn work(&self, now: Timestamp, at_most: Duration) {
+        self.wait(&self.shared.work, journal::next_ready, now, at_most).await;
+    }
+
+    async fn complete(&self, claim: &Claim, step: Step, keep: bool) -> Result<(), StoreError> {
+        // Only who and which number: the events of the claim are not looked at again.
+        let claim = Claim {
+            repository: claim.repository.clone(),
+            fence: claim.fence,
+            events: Vec::new(),
+            rechecks: Vec::new(),
+        };
+        self.write(false, move |w| step::complete(w, &claim, &step, keep)).await
+    }
+
+    async fn answer(
+        &self,
+        repository: &Repository,
+        questions: Vec<Question>,
+    ) -> Result<Vec<(Question, Answer)>, StoreError> {
+        let repository = repository.clone();
+        self.read(move |conn| answer::answer(conn, &repository, questions)).await
+    }
+
+    async fn open_violations(
+        &self,
+        repository: &Repository,
+        tags: Vec<Option<Tag>>,
+    ) -> Result<Vec<Violation>, StoreError> {
+        let repository = repository.clone();
+        self.read(move |conn| answer::open_violations(conn, &repository, &tags)).await
+    }
+
+    async fn tags(
+        &self,
+        repository: &Repository,
+        after: Option<Tag>,
+        limit: usize,
+    ) -> Result<Vec<(Tag, TagRecord)>, StoreError> {
+        let repository = repository.clone();
+        self.read(move |conn| answer::tags(conn, &repository, after.as_ref(), limit)).await
+    }
+
+    async fn repositories(
+        &self,
+        registry: Option<&Host>,
+        after: Option<Repository>,
+        limit: usize,
+    ) -> Result<Vec<Repository>, StoreError> {
+        let registry = registry.cloned();
+        self.read(move |conn| list::repositories(conn, registry.as_ref(), after.as_ref(), limit)).await
+    }
+
+    async fn recheck(&self, repository: &Repository, rechecks: Vec<Recheck>) -> Result<(), StoreError> {
+        let repository = repository.clone();
+        self.write(false, move |w| journal::recheck(w, &repository, &rechecks)).await
+    }
+
+    async fn accept(
+        &self,
+        repository: &Repository,
+        tag: &Tag,
+        digest: &Digest,
+        reason: &str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let (repository, tag, digest, reason) = (repository.clone(), tag.clone(), digest.clone(), reason.to_owned());
+        self.write(false, move |w| step::accept(w, &repository, &tag, &digest, &reason, now)).await
+    }
+
+    async fn violations(&self, filter: ViolationFilter, paging: Paging) -> Result<Page<ViolationRow>, StoreError> {
+        self.read(move |conn| list::violations(conn, &filter, &paging)).await
+    }
+
+    async fn verdicts(
+        &self,
+        registry: Option<Host>,
+        repository: Option<String>,
+        tag: Option<Tag>,
+        paging: Paging,
+    ) -> Result<Page<String>, StoreError> {
+        self.read(move |conn| list::verdicts(conn, registry.as_ref(), repository.as_deref(), tag.as_ref(), &paging))
+            .await
+    }
+
+    async fn events(
+        &self,
+        since: Option<Timestamp>,
+        source: Option<String>,
+        id: Option<String>,
+        paging: Paging,
+    ) -> Result<Page<EventRow>, StoreError> {
+        self.read(move |conn| list::events(conn, since, source.as_deref(), id.as_deref(), &paging)).await
+    }
+
+    async fn dead_letters(&self, paging: Paging) -> Result<Page<DeadLetter>, StoreError> {
+        self.read(move |conn| list::dead_letters(conn, &paging)).await
+    }
+
+    async fn forget_dead_letter(&self, id: i64) -> Result<(), StoreError> {
+        self.write(false, move |w| {
+            w.change.dead_letters -= maintain::remove(w.conn, FORGET_DEAD_LETTER, &[id])? as i64;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn outbox(&self, sink: &str, now: Timestamp, limit: usize) -> Result<Vec<OutboxItem>, StoreError> {
+        let sink = sink.to_owned();
+        self.read(move |conn| outbox::due(conn, &sink, now, limit)).await
+    }
+
+    async fn outbox_work(&self, now: Timestamp, at_most: Duration) {
+        self.wait(&self.shared.deliver, outbox::next_due, now, at_most).await;
+    }
+
+    async fn outbox_done(&self, ids: Vec<i64>) -> Result<(), StoreError> {
+        self.write(false, move |w| outbox::done(w, &ids)).await
+    }
+
+    async fn outbox_retry(&self, id: i64, at: Timestamp) -> Result<(), StoreError> {
+        self.write(false, move |w| outbox::retry(w, id, at)).await
+    }
+
+    async fn outbox_add(&self, alerts: Vec<NewAlert>) -> Result<(), StoreError> {
+        self.write(false, move |w| outbox::add(w, &alerts)).await
+    }
+
+    async fn get(&self, name: &str) -> Result<Option<String>, StoreError> {
+        let name = name.to_owned();
+        self.read(move |conn| outbox::setting(conn, &name)).await
+    }
+
+    async fn set(&self, name: &str, value: &str) -> Result<(), StoreError> {
+        let (name, value) = (name.to_owned(), value.to_owned());
+        self.write(false, move |w| outbox::set(w.conn, &name, &value)).await
+    }
+
+    async fn stats(&self) -> Result<Stats, StoreError> {
+        let oldest = self.read(list::oldest).await?;
+        let totals = self.shared.totals().clone();
+        let unsigned = |count: i64| count.max(0) as u64;
+        let kind = |((policy, rule, severity, state), count): (totals::Kind, i64)| ViolationCount {
+            policy,
+            rule,
+            severity,
+            state,
+            count: unsigned(count),
+        };
+        let bytes = self.path.iter().flat_map(|path| [path.clone(), file::beside(path, "-wal")]);
+        Ok(Stats {
+            queued: unsigned(totals.queued),
+            oldest,
+            dead_letters: unsigned(totals.dead_letters),
+            violations: totals.violations.into_iter().map(kind).collect(),
+            outbox: totals.outbox.into_iter().map(|(sink, count)| (sink, unsigned(count))).collect(),
+            bytes: bytes.filter_map(|path| std::fs::metadata(path).ok()).map(|m| m.len()).sum(),
+        })
+    }
+
+    async fn probe(&self) -> Result<(), StoreError> {
+        // Asked for as intake is: a store that refuses events is not ready.
+        self.write(true, |w| outbox::set(w.conn, "probe", "")).await
+    }
+
+    async fn prune(&self, retention: Retention, now: Timestamp) -> Result<Pruned, StoreError> {
+        let before = |keep: Duration| now.checked_sub(keep).unwrap_or(Timestamp::MIN);
+        let old = |keep, newest| Old { before: before(keep), newest };
+        let events = old(retention.events, retention.events_max);
+        let dead_letters = old(retention.dead_letters, retention.dead_letters_max);
+        let verdicts = old(retention.verdicts, u64::MAX);
+        let pruned = Pruned {
+            events: self.prune_rows(maintain::old_events, events, FORGET_EVENT, false).await?,
+            dead_letters: self.prune_rows(maintain::old_dead_letters, dead_letters, FORGET_DEAD_LETTER, true).await?,
+            verdicts: self.prune_rows(maintain::old_verdicts, verdicts, FORGET_VERDICT, false).await?,
+            contents: self.prune_contents(before(retention.contents)).await?,
+        };
+        while self.write(false, |w| maintain::vacuum(w.conn)).await? {}
+        Ok(pruned)
+    }
+
+    async fn broken(&self) -> String {
+        let mut broken = self.shared.broken.subscribe();
+        loop {
+            if let Some(why) = broken.borrow_and_update().clone() {
+                return why;
+            }
+            if broken.changed().await.is_err() {
+                // The sender lives as long as the store.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+const FORGET_EVENT: &str = "DELETE FROM events WHERE number = ?1 AND state >= 2";
+const FORGET_VERDICT: &str = "DELETE FROM verdicts WHERE number = ?1";
+const FORGET_DEAD_LETTER: &str = "DELETE FROM dead_letters WHERE id = ?1";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_question_is_a_seek_in_one_index() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        schema::migrate(&mut conn, None, schema::STEPS).unwrap();
+        for (sql, parameters, plan) in [
+            (answer::ALL, 4, "members USING PRIMARY KEY (repo=? AND line=? AND grp=?)"),
+            (answer::HIGHEST, 4, "members USING PRIMARY KEY (repo=? AND line=? AND grp=?)"),
+            (answer::BELOW, 5, "members USING PRIMARY KEY (repo=? AND line=? AND grp=? AND rank<?)"),
+            (answer::ABOVE, 5, "members USING PRIMARY KEY (repo=? AND line=? AND grp=? AND rank>?)"),
+        ] {
+            let mut explain = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            let values = vec![1_i64; parameters];
+            let lines: Vec<String> = explain
+                .query_map(rusqlite::params_from_iter(values), |row| row.get(3))
+                .unwrap()
+                .collect::<Result<_, _>>()
+                .unwrap();
+            assert_eq!(lines, [format!("SEARCH {plan}")], "{sql}");
+        }
+    }
+
+    #[tokio::test]
+    async fn t45_after_a_failed_write_nothing_is_acknowledged() {
+        let store = EmbeddedStore::open_in_memory(Options::default()).unwrap();
+        store.set("a", "1").await.unwrap();
+        let failed = store
+            .write(false, |w| {
+                outbox::set(w.conn, "a", "2")?;
+                Err::<(), _>(StoreError::Broken("disk I/O error".into()))
+            })
+            .await;
+        assert_eq!(failed, Err(StoreError::Broken("disk I/O error".into())));
+        assert_eq!(store.broken().await, "disk I/O error");
+        assert_eq!(store.probe().await, Err(StoreError::Broken("disk I/O error".into())));
+        assert!(matches!(store.append(Vec::new(), Vec::new()).await, Err(StoreError::Broken(_))));
+        assert_eq!(store.get("a").await.unwrap().as_deref(), Some("1"));
+    }
+
+    #[tokio::test]
+    async fn a_piece_that_fails_takes_nobody_with_it() {
+        let store = EmbeddedStore::open_in_memory(Options::default()).unwrap();
+        let fails = store.write(false, |w| {
+            outbox::set(w.conn, "a", "half")?;
+            w.change.queued += 5;
+            Err::<(), _>(StoreError::Unavailable("on purpose".into()))
+        });
+        let (failed, kept) = tokio::join!(fails, store.set("b", "whole"));
+        assert!(failed.is_err() && kept.is_ok());
+        assert_eq!((store.get("a").await.unwrap(), store.get("b").await.unwrap()), (None, Some("whole".into())));
+        assert_eq!(store.stats().await.unwrap().queued, 0);
+    }
+}

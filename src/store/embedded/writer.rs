@@ -1,0 +1,397 @@
+//! The one writer: a thread that takes everything waiting, runs each piece in its own savepoint of one
+//! transaction, commits once, and only then answers (group commit; one sync pays for all).
+//!
+//! A second thread brings the log home into the file, so that no commit waits for it. After a failed sync
+//! nothing is written any more: what the operating system holds may differ from what it said (T-45).
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+use super::file::Reserve;
+use super::schema;
+use super::totals::Totals;
+use crate::store::StoreError;
+
+/// Pieces of work that wait for the writer before senders of more wait themselves.
+const WAITING_MAX: usize = 4_096;
+/// Most pieces in one transaction: bounds how long the first of them waits for the last.
+const GROUP_MAX: usize = 512;
+/// The log is brought home at least this often while something is written.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(2);
+/// And after this many pieces of work.
+const CHECKPOINT_PIECES: usize = 4_000;
+/// Frames (of about 4 KiB) at which the writer itself ends the log, because it never got the chance to start over.
+const LOG_FRAMES_MAX: i64 = 32_768;
+/// How long the writer then waits for readers of old frames.
+const RESTART_WAIT: Duration = Duration::from_millis(50);
+/// How often space for the reserve is looked for while the disk is full.
+const REGAIN_EVERY: Duration = Duration::from_secs(1);
+
+/// What a piece of work sees.
+pub(super) struct Writing<'a> {
+    /// The connection, inside a savepoint.
+    pub(super) conn: &'a Connection,
+    /// The figures before this piece.
+    pub(super) totals: &'a Totals,
+    /// What this piece changes of them.
+    pub(super) change: Totals,
+    /// Whether there is something to claim.
+    pub(super) work: bool,
+    /// Whether there is something to deliver.
+    pub(super) deliver: bool,
+}
+
+/// A piece of work that somebody waits for.
+pub(super) trait Piece: Send {
+    /// Does it; on an error nothing of it is kept.
+    fn run(&mut self, writing: &mut Writing<'_>) -> Result<(), StoreError>;
+    /// Tells whoever waits: the result when it is on disk, else the fault that kept it from there.
+    fn answer(self: Box<Self>, fault: Option<&StoreError>);
+}
+
+/// A function as a piece of work, with the way back to who waits for its result.
+pub(super) struct Task<T, F> {
+    /// The function, until it ran.
+    pub(super) function: Option<F>,
+    /// What it gave.
+    pub(super) result: Option<Result<T, StoreError>>,
+    /// Who waits.
+    pub(super) to: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<T, F> Piece for Task<T, F>
+where
+    T: Send,
+    F: FnOnce(&mut Writing<'_>) -> Result<T, StoreError> + Send,
+{
+    fn run(&mut self, writing: &mut Writing<'_>) -> Result<(), StoreError> {
+        let Some(function) = self.function.take() else { return Ok(()) };
+        let result = function(writing);
+        let end = result.as_ref().map(|_| ()).map_err(Clone::clone);
+        self.result = Some(result);
+        end
+    }
+
+    fn answer(self: Box<Self>, fault: Option<&StoreError>) {
+        let result = match (self.result, fault) {
+            (Some(Err(own)), _) => Err(own),
+            (_, Some(fault)) => Err(fault.clone()),
+            (Some(done), None) => done,
+            (None, None) => Err(StoreError::Unavailable("the work was not done".into())),
+        };
+        // Who no longer waits needs no answer.
+        let _ = self.to.send(result);
+    }
+}
+
+/// What the writer is asked for.
+pub(super) enum Order {
+    /// Something to write. `grows` marks what is refused while only the reserve is left.
+    Write {
+        /// Whether it is intake.
+        grows: bool,
+        /// The work.
+        piece: Box<dyn Piece>,
+    },
+    /// Something to read on this very connection: a store in memory has no other.
+    Read(Box<dyn FnOnce(&Connection) + Send>),
+    /// The log has grown too long: start it over.
+    Restart,
+}
+
+/// What the writer shares with the rest of the store.
+pub(super) struct Shared {
+    /// The figures as of the last commit.
+    pub(super) totals: Mutex<Totals>,
+    /// Wakes who waits for something to claim.
+    pub(super) work: Notify,
+    /// Wakes who waits for something to deliver.
+    pub(super) deliver: Notify,
+    /// Why nothing more can be acknowledged.
+    pub(super) broken: watch::Sender<Option<String>>,
+}
+
+impl Shared {
+    /// The figures, even if somebody panicked while reading them.
+    pub(super) fn totals(&self) -> std::sync::MutexGuard<'_, Totals> {
+        self.totals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nothing more can be acknowledged; the first reason stands.
+    pub(super) fn break_with(&self, why: &str) {
+        self.broken.send_if_modified(|known| {
+            let first = known.is_none();
+            if first {
+                *known = Some(why.to_owned());
+            }
+            first
+        });
+    }
+}
+
+/// The running threads.
+pub(super) struct Threads {
+    orders: Option<mpsc::Sender<Order>>,
+    writer: Option<JoinHandle<()>>,
+    checkpointer: Option<JoinHandle<()>>,
+}
+
+impl Threads {
+    /// Starts the writer over `conn`, and for a file the thread that brings its log home.
+    pub(super) fn start(
+        conn: Connection,
+        file: Option<PathBuf>,
+        reserve: Option<Reserve>,
+        shared: Arc<Shared>,
+    ) -> Result<Threads, StoreError> {
+        let unavailable = |e: std::io::Error| StoreError::Unavailable(format!("no thread for the store: {e}"));
+        let (orders, waiting) = mpsc::channel(WAITING_MAX);
+        let (nudge, nudged) = std_mpsc::sync_channel(1);
+        let mut checkpointer = None;
+        if let Some(path) = file {
+            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let own = Connection::open_with_flags(&path, flags)?;
+            schema::set_up(&own)?;
+            let (shared, orders) = (shared.clone(), orders.downgrade());
+            checkpointer = Some(
+                Builder::new()
+                    .name("store-checkpoint".into())
+                    .spawn(move || checkpoint(&own, &nudged, &orders, &shared))
+                    .map_err(unavailable)?,
+            );
+        }
+        let totals = shared.totals().clone();
+        let mut writer = Writer { conn, totals, shared, reserve, regained_at: None, nudge, since_nudge: 0 };
+        let writer =
+            Builder::new().name("store-writer".into()).spawn(move || writer.run(waiting)).map_err(unavailable)?;
+        Ok(Threads { orders: Some(orders), writer: Some(writer), checkpointer })
+    }
+
+    /// Hands an order over; `None` after the end.
+    pub(super) fn orders(&self) -> Option<&mpsc::Sender<Order>> {
+        self.orders.as_ref()
+    }
+}
+
+impl Drop for Threads {
+    /// Lets the writer finish what waits, and the file be whole without its log.
+    fn drop(&mut self) {
+        drop(self.orders.take());
+        for thread in [self.writer.take(), self.checkpointer.take()].into_iter().flatten() {
+            // A thread that panicked has said so already.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Writer {
+    conn: Connection,
+    totals: Totals,
+    shared: Arc<Shared>,
+    reserve: Option<Reserve>,
+    regained_at: Option<Instant>,
+    nudge: std_mpsc::SyncSender<()>,
+    since_nudge: usize,
+}
+
+/// Says that the writer is gone, however it went.
+struct Gone(Arc<Shared>);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.break_with("the writer of the store failed; its message is in the log");
+        }
+    }
+}
+
+impl Writer {
+    fn run(&mut self, mut waiting: mpsc::Receiver<Order>) {
+        let _gone = Gone(self.shared.clone());
+        let mut group = Vec::new();
+        while let Some(order) = waiting.blocking_recv() {
+            self.take(order, &mut group);
+            while group.len() < GROUP_MAX
+                && let Ok(order) = waiting.try_recv()
+            {
+                self.take(order, &mut group);
+            }
+            self.commit_all(&mut group);
+        }
+        // The end: a checkpoint that fails now is made up for at the next start.
+        let _ = self.conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+    }
+
+    fn take(&mut self, order: Order, group: &mut Vec<Box<dyn Piece>>) {
+        match order {
+            Order::Write { grows, piece } => {
+                if grows && !self.may_grow() {
+                    piece.answer(Some(&StoreError::DiskFull));
+                } else {
+                    group.push(piece);
+                }
+            }
+            Order::Read(read) => {
+                // What was handed over before is there first.
+                self.commit_all(group);
+                read(&self.conn);
+            }
+            Order::Restart => {
+                self.commit_all(group);
+                self.restart_log();
+            }
+        }
+    }
+
+    /// Whether there is room for what intake brings.
+    fn may_grow(&mut self) -> bool {
+        let Some(reserve) = &mut self.reserve else { return true };
+        if !reserve.is_spent() {
+            return true;
+        }
+        if self.regained_at.is_some_and(|at| at.elapsed() < REGAIN_EVERY) {
+            return false;
+        }
+        self.regained_at = Some(Instant::now());
+        reserve.regain()
+    }
+
+    /// Commits the group in as few transactions as it takes, and answers.
+    fn commit_all(&mut self, group: &mut Vec<Box<dyn Piece>>) {
+        let mut pieces = std::mem::take(group).into_iter().peekable();
+        while pieces.peek().is_some() {
+            if let Some(why) = self.shared.broken.borrow().clone() {
+                let fault = StoreError::Broken(why);
+                pieces.by_ref().for_each(|piece| piece.answer(Some(&fault)));
+                return;
+            }
+            self.transact(&mut pieces);
+        }
+    }
+
+    /// One transaction: as many pieces as it survives.
+    fn transact(&mut self, pieces: &mut impl Iterator<Item = Box<dyn Piece>>) {
+        let mut done: Vec<Box<dyn Piece>> = Vec::new();
+        let mut totals = self.totals.clone();
+        let (mut work, mut deliver, mut written) = (false, false, 0_usize);
+        let mut fault = self.conn.execute_batch("BEGIN IMMEDIATE").map_err(StoreError::from).err();
+        for mut piece in pieces {
+            if fault.is_some() {
+                done.push(piece);
+                continue;
+            }
+            let mut writing =
+                Writing { conn: &self.conn, totals: &totals, change: Totals::default(), work: false, deliver: false };
+            let began = statement(&self.conn, "SAVEPOINT piece");
+            let result = piece.run(&mut writing);
+            let Writing { change, work: w, deliver: d, .. } = writing;
+            done.push(piece);
+            let ended = match (began, result) {
+                (Ok(()), Ok(())) => statement(&self.conn, "RELEASE piece").map(|()| true),
+                (Ok(()), Err(e)) if self.conn.is_autocommit() => Err(e),
+                (Ok(()), Err(e)) => {
+                    let serious = matches!(e, StoreError::DiskFull | StoreError::Broken(_));
+                    let back = statement(&self.conn, "ROLLBACK TO piece")
+                        .and_then(|()| statement(&self.conn, "RELEASE piece"));
+                    if serious { Err(e) } else { back.map(|()| false) }
+                }
+                (Err(e), _) => Err(e),
+            };
+            match ended {
+                Ok(true) => {
+                    totals.add(change);
+                    (work, deliver, written) = (work | w, deliver | d, written + 1);
+                }
+                Ok(false) => {}
+                Err(e) => {
+                    // The transaction is lost with all that was in it; what comes next gets a new one.
+                    fault = Some(e);
+                    break;
+                }
+            }
+        }
+        let fault = fault.or_else(|| self.conn.execute_batch("COMMIT").map_err(StoreError::from).err());
+        if let Some(fault) = &fault {
+            self.after(fault);
+        } else if written > 0 {
+            self.totals = totals;
+            *self.shared.totals() = self.totals.clone();
+            self.since_nudge += written;
+            if self.since_nudge >= CHECKPOINT_PIECES {
+                self.since_nudge = 0;
+                // Full means that it is told already.
+                let _ = self.nudge.try_send(());
+            }
+        }
+        // Woken before it is told, so that nobody who was told wakes for what he did himself.
+        if fault.is_none() {
+            if work {
+                self.shared.work.notify_waiters();
+            }
+            if deliver {
+                self.shared.deliver.notify_waiters();
+            }
+        }
+        for piece in done {
+            piece.answer(fault.as_ref());
+        }
+    }
+
+    /// Leaves the failed transaction, and remembers what the fault means for the next ones.
+    fn after(&mut self, fault: &StoreError) {
+        if !self.conn.is_autocommit()
+            && let Err(e) = self.conn.execute_batch("ROLLBACK")
+        {
+            self.shared.break_with(&format!("a failed transaction could not be left: {e}"));
+        }
+        match fault {
+            StoreError::Broken(why) => self.shared.break_with(why),
+            StoreError::DiskFull => {
+                if let Some(reserve) = &mut self.reserve {
+                    reserve.spend();
+                    self.regained_at = Some(Instant::now());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn restart_log(&mut self) {
+        // Readers of old frames make it busy; the next checkpoint asks again.
+        let _ = self.conn.busy_timeout(RESTART_WAIT);
+        let _ = self.conn.execute_batch("PRAGMA wal_checkpoint(RESTART)");
+        let _ = schema::wait_as_usual(&self.conn);
+    }
+}
+
+fn statement(conn: &Connection, sql: &str) -> Result<(), StoreError> {
+    conn.prepare_cached(sql)?.execute([])?;
+    Ok(())
+}
+
+/// Brings the log home again and again, until the store is closed.
+fn checkpoint(conn: &Connection, nudged: &std_mpsc::Receiver<()>, orders: &mpsc::WeakSender<Order>, shared: &Shared) {
+    loop {
+        match nudged.recv_timeout(CHECKPOINT_EVERY) {
+            Ok(()) | Err(std_mpsc::RecvTimeoutError::Timeout) => {}
+            Err(std_mpsc::RecvTimeoutError::Disconnected) => return,
+        }
+        let done = conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get::<_, i64>(1));
+        match done.map_err(StoreError::from) {
+            Ok(frames) if frames > LOG_FRAMES_MAX => {
+                if let Some(orders) = orders.upgrade() {
+                    // A writer with no room for the order is asked again next time.
+                    let _ = orders.try_send(Order::Restart);
+                }
+            }
+            Err(StoreError::Broken(why)) => shared.break_with(&why),
+            // A full disk or a busy file: the log waits where it is.
+            Ok(_) | Err(_) => {}
+        }
+    }
+}
