@@ -73,7 +73,7 @@ impl Store for Memory {
         Ok(Vec::new())
     }
 
-    async fn work(&self, _: Duration) {}
+    async fn work(&self, _: Timestamp, _: Duration) {}
 
     async fn complete(&self, _: &Claim, _: Step, _: bool) -> Result<()> {
         Ok(())
@@ -176,7 +176,7 @@ impl Store for Memory {
         Ok(Vec::new())
     }
 
-    async fn outbox_work(&self, _: Duration) {}
+    async fn outbox_work(&self, _: Timestamp, _: Duration) {}
 
     async fn outbox_done(&self, _: Vec<i64>) -> Result<()> {
         Ok(())
@@ -200,6 +200,14 @@ impl Store for Memory {
 
     async fn stats(&self) -> Result<Stats> {
         Ok(self.stats.lock().unwrap().clone())
+    }
+
+    async fn prune(&self, _: Retention, _: Timestamp) -> Result<Pruned> {
+        Ok(Pruned::default())
+    }
+
+    async fn broken(&self) -> String {
+        std::future::pending().await
     }
 
     async fn probe(&self) -> Result<()> {
