@@ -38,6 +38,11 @@ macro_rules! labels {
             pub fn as_str(self) -> &'static str {
                 match self { $($type::$variant => $word),* }
             }
+
+            /// The value of this word, for rooms that have words of their own.
+            pub fn from_word(word: &str) -> Option<$type> {
+                match word { $($word => Some($type::$variant),)* _ => None }
+            }
         }
     )*};
 }
@@ -55,43 +60,37 @@ labels! {
         /// Refused: not authentic, too large, or not to be recorded now.
         Rejected = "rejected",
     }
-    /// What a registry is asked for.
+    /// What a registry is asked for; the words are those of the `registry` room.
     Operation {
-        /// A manifest or index, or what a tag points to.
-        Manifest = "manifest",
+        /// What a tag points to.
+        HeadManifest = "head-manifest",
+        /// A manifest or index.
+        GetManifest = "get-manifest",
+        /// Whether a blob is there.
+        HeadBlob = "head-blob",
         /// A config or other blob.
-        Blob = "blob",
+        GetBlob = "get-blob",
         /// A page of tags.
-        Tags = "tags",
+        ListTags = "list-tags",
         /// A page of repositories.
         Catalog = "catalog",
-        /// Referrers of a digest.
-        Referrers = "referrers",
-        /// An access token.
+        /// A sign-in.
         Token = "token",
-        /// The registry's own attributes of tags and manifests, such as locks.
-        Attributes = "attributes",
-        /// A change to what the registry holds.
-        Write = "write",
     }
-    /// How a registry answered.
+    /// How a registry answered; the words are those of the `registry` room.
     RequestStatus {
         /// 200 to 299.
         Success = "2xx",
         /// 300 to 399.
         Redirect = "3xx",
-        /// 401 and 403.
-        Denied = "denied",
-        /// 404.
-        NotFound = "404",
         /// 429.
         Throttled = "429",
         /// 400 to 499 otherwise.
         Client = "4xx",
-        /// 500 to 599.
+        /// 500 to 599, and what is no status.
         Server = "5xx",
-        /// No usable answer.
-        Failed = "error",
+        /// No answer, or none that could be used.
+        None = "none",
     }
     /// Whether something worked.
     Success {
@@ -164,22 +163,6 @@ labels! {
         Buffered = "buffered",
         /// Events being recorded.
         InFlight = "in-flight",
-    }
-}
-
-impl RequestStatus {
-    /// The class of an HTTP status.
-    pub fn of(status: u16) -> RequestStatus {
-        match status {
-            200..=299 => RequestStatus::Success,
-            300..=399 => RequestStatus::Redirect,
-            401 | 403 => RequestStatus::Denied,
-            404 => RequestStatus::NotFound,
-            429 => RequestStatus::Throttled,
-            400..=499 => RequestStatus::Client,
-            500..=599 => RequestStatus::Server,
-            _ => RequestStatus::Failed,
-        }
     }
 }
 
@@ -605,10 +588,10 @@ impl Metrics {
         self.token_refreshes.with_label_values(&[known(registry, &names.registries), result.as_str()]).inc();
     }
 
-    /// A delivery of an alert was tried.
-    pub fn alert(&self, sink: &str, result: AlertResult) {
+    /// `count` alerts to one sink came to this.
+    pub fn alerts(&self, sink: &str, result: AlertResult, count: u64) {
         let names = self.names.load();
-        self.alerts.with_label_values(&[known(sink, &names.sinks), result.as_str()]).inc();
+        self.alerts.with_label_values(&[known(sink, &names.sinks), result.as_str()]).inc_by(count);
     }
 
     /// Says how many alerts wait, sink by sink; sinks that are not named have none.
@@ -802,10 +785,10 @@ mod tests {
             metrics.verdict(name, Outcome::Pass, Origin::Event);
             metrics.violation_fired(name, Rule::Index, Severity::Info);
             metrics.violations([(name, Rule::Index, Severity::Info, State::Firing, 1)]);
-            metrics.registry_request(name, Operation::Manifest, RequestStatus::of(200), Duration::ZERO);
+            metrics.registry_request(name, Operation::GetManifest, RequestStatus::Success, Duration::ZERO);
             metrics.registry_throttled(name);
             metrics.token_refreshed(name, Success::Ok);
-            metrics.alert(name, AlertResult::Delivered);
+            metrics.alerts(name, AlertResult::Delivered, 1);
             metrics.alert_backlog([(name, 1)]);
             metrics.enforcement(name, Enforcement::Lock, EnforcementResult::Done);
             metrics.reconciled(name, jiff::Timestamp::UNIX_EPOCH, 1);
@@ -840,8 +823,8 @@ mod tests {
         metrics.config("abc");
         metrics.registry_request(
             "contoso.azurecr.io",
-            Operation::Tags,
-            RequestStatus::of(503),
+            Operation::ListTags,
+            RequestStatus::Server,
             Duration::from_millis(3),
         );
         let text = metrics.encode().unwrap();

@@ -1,5 +1,6 @@
 //! The admin listener over real sockets.
 
+#[expect(dead_code, reason = "what only the tests of intake need")]
 mod common;
 
 use std::collections::BTreeMap;

@@ -1,6 +1,8 @@
 //! The events listener over real sockets, as senders and as attackers see it.
 
 mod common;
+#[path = "common/sender.rs"]
+mod sender;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -9,8 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{Append, Authority, Memory, Reply, connect, connector, exchange, post, read_reply, until, write_private};
+use common::{Append, Memory, Reply, read_reply, until};
 use secrecy::SecretString;
+use sender::{Authority, connect, connector, exchange, post, write_private};
 use tidewaiter::clock::SystemClock;
 use tidewaiter::event::authenticity::{Algorithm, Credential, Encoding, Secrets};
 use tidewaiter::event::{Event, Format};
@@ -246,7 +249,8 @@ async fn t15_answers_are_what_senders_need() {
 #[tokio::test]
 async fn t15_a_store_that_cannot_record_is_said_so_with_a_time() {
     let r = start().await;
-    let kinds: [(fn() -> StoreError, &str); 5] = [
+    type Fault = fn() -> StoreError;
+    let kinds: [(Fault, &str); 5] = [
         (|| StoreError::BacklogFull { events: 1 }, "30"),
         (|| StoreError::DiskFull, "30"),
         (|| StoreError::Unavailable("x".into()), "5"),
@@ -290,7 +294,8 @@ async fn a_late_store_is_503_within_the_senders_patience() {
 #[tokio::test]
 async fn t01_only_the_right_credential_of_the_right_source_is_let_in() {
     let r = start().await;
-    let cases: Vec<(&str, Vec<(&str, &str)>, bool)> = vec![
+    type Case<'a> = (&'a str, Vec<(&'a str, &'a str)>, bool);
+    let cases: Vec<Case<'_>> = vec![
         ("acr", vec![], false),
         ("acr", vec![("Authorization", "")], false),
         ("acr", vec![("Authorization", "Bearer wrong")], false),

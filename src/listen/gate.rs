@@ -28,7 +28,7 @@ struct Counts {
 }
 
 /// One connection's place; given back when dropped.
-pub struct Permit {
+pub(super) struct Permit {
     gate: Arc<Gate>,
     address: IpAddr,
     proven: std::sync::atomic::AtomicBool,

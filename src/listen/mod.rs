@@ -29,10 +29,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::metrics::{Limit, Listener, Metrics};
-use gate::Gate;
+use gate::{Gate, Permit};
 use guard::Guard;
 
-pub use gate::Permit;
 pub use self_signed::{SelfSigned, SelfSignedError};
 pub use tls::{ClientCertificate, Tls, TlsError, TlsFiles};
 

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::self_signed::{SelfSigned, SelfSignedError};
+use super::self_signed::SelfSigned;
 use crate::clock::Clock;
 use crate::metrics::{Listener, Metrics};
 
@@ -413,10 +413,4 @@ fn read(
     config.max_early_data_size = 0;
     config.ticketer = ticketer.clone();
     Ok(Loaded { config, expires, hash: hash.finalize().into() })
-}
-
-impl From<SelfSignedError> for TlsError {
-    fn from(error: SelfSignedError) -> TlsError {
-        TlsError::Setup(rustls::Error::General(error.to_string()))
-    }
 }
