@@ -51,15 +51,8 @@ const ROOMS: &[(&str, May)] = &[
     (
         "pipeline",
         Use(&[
-            "image", "event", "history", "policy", "registry", "store", "alert", "backoff", "clock", "metrics",
-            "shutdown",
-        ]),
-    ),
-    (
-        "reconcile",
-        Use(&[
-            "image", "event", "history", "policy", "registry", "store", "pipeline", "backoff", "clock", "metrics",
-            "shutdown",
+            "image", "event", "history", "policy", "registry", "store", "report", "alert", "backoff", "clock",
+            "metrics", "shutdown",
         ]),
     ),
     ("cli", UseAll),

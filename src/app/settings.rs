@@ -151,22 +151,11 @@ pub(super) struct Counted(pub Arc<Metrics>);
 
 impl registry::Observer for Counted {
     fn request(&self, registry: &Host, operation: Operation, status: StatusClass, elapsed: Duration) {
-        let operation = match operation {
-            Operation::HeadManifest | Operation::GetManifest => Op::Manifest,
-            Operation::HeadBlob | Operation::GetBlob => Op::Blob,
-            Operation::ListTags => Op::Tags,
-            Operation::Catalog => Op::Catalog,
-            Operation::Token => Op::Token,
-        };
-        let status = match status {
-            StatusClass::Success => RequestStatus::Success,
-            StatusClass::Redirect => RequestStatus::Redirect,
-            StatusClass::Throttled => RequestStatus::Throttled,
-            StatusClass::Client => RequestStatus::Client,
-            StatusClass::Server => RequestStatus::Server,
-            StatusClass::None => RequestStatus::Failed,
-        };
-        self.0.registry_request(registry.as_str(), operation, status, elapsed);
+        // The two rooms share the words, not the types.
+        let words = (Op::from_word(operation.as_str()), RequestStatus::from_word(status.as_str()));
+        if let (Some(operation), Some(status)) = words {
+            self.0.registry_request(registry.as_str(), operation, status, elapsed);
+        }
     }
 
     fn throttled(&self, registry: &Host, _pause: Duration) {
@@ -180,13 +169,8 @@ impl registry::Observer for Counted {
 
 impl alert::Observer for Counted {
     fn alerts(&self, sink: &str, delivery: alert::Delivery, count: u64) {
-        let result = match delivery {
-            alert::Delivery::Delivered => AlertResult::Delivered,
-            alert::Delivery::Retried => AlertResult::Retried,
-            alert::Delivery::Dropped => AlertResult::Dropped,
-        };
-        for _ in 0..count {
-            self.0.alert(sink, result);
+        if let Some(result) = AlertResult::from_word(delivery.as_str()) {
+            self.0.alerts(sink, result, count);
         }
     }
 }
@@ -347,4 +331,25 @@ pub(super) fn reconcile(config: &Config) -> anyhow::Result<Vec<(Host, Plan)>> {
             Ok((r.host.clone(), plan))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_word_of_the_registry_and_the_outbox_is_one_of_the_metrics() {
+        use Operation::*;
+        for operation in [HeadManifest, GetManifest, HeadBlob, GetBlob, ListTags, Catalog, Token] {
+            assert!(Op::from_word(operation.as_str()).is_some(), "{}", operation.as_str());
+        }
+        use StatusClass::{Client, None, Redirect, Server, Throttled};
+        for status in [StatusClass::Success, Redirect, Throttled, Client, Server, None] {
+            assert!(RequestStatus::from_word(status.as_str()).is_some(), "{}", status.as_str());
+        }
+        use alert::Delivery::*;
+        for delivery in [Delivered, Retried, Dropped] {
+            assert!(AlertResult::from_word(delivery.as_str()).is_some(), "{}", delivery.as_str());
+        }
+    }
 }
