@@ -127,7 +127,7 @@ async fn summary(stage: &Stage, cli: &Cli) -> anyhow::Result<()> {
     for expression in [
         "sum by (policy, outcome) (tidewaiter_verdicts_total)",
         "tidewaiter_violations{state=\"firing\"} > 0",
-        "histogram_quantile(0.5, sum by (le) (rate(tidewaiter_event_verdict_seconds_bucket[1m])))",
+        "histogram_quantile(0.5, sum by (le) (tidewaiter_event_verdict_seconds_bucket))",
     ] {
         println!("    {expression}");
         // A scrape may be a second away, and a rate needs two.
