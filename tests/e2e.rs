@@ -53,7 +53,7 @@ async fn pushes_are_judged_as_they_arrive() {
         ("iot/liar", "1.0.0", DEVICES, &[Fault::LyingPlatform], "violation", &["intact", "platforms"]),
         ("iot/twice", "1.0.0", DEVICES, &[Fault::DuplicatePlatform], "violation", &["intact"]),
         ("iot/size", "1.0.0", DEVICES, &[Fault::WrongSize], "violation", &["intact"]),
-        ("iot/child", "1.0.0", DEVICES, &[Fault::MissingChild], "violation", &["intact"]),
+        ("iot/child", "1.0.0", DEVICES, &[Fault::MissingChild], "violation", &["intact", "platforms"]),
         ("iot/form", "v1.0.0", DEVICES, &[], "violation", &["form"]),
     ] {
         let digest = stage.push(repository, tag, platforms, "1", faults).await.unwrap();
@@ -185,7 +185,7 @@ async fn skopeo_pushes_are_judged() {
 #[tokio::test]
 async fn what_is_no_event_of_a_source_is_refused() {
     let (stage, _folder) = stage().await;
-    let (elsewhere, mute) = (stage.events.replace("/local", "/nobody"), "{\"events\": [}".to_owned());
+    let (elsewhere, mute) = (stage.events.replace("/events/local", "/events/nobody"), "{\"events\": [}".to_owned());
     let digest = format!("sha256:{}", "a".repeat(64));
     let good = event(&stage.host, "iot/sensor", "1.0.0", &digest);
     let foreign = event("registry.invalid", "iot/sensor", "1.0.0", &digest);

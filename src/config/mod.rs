@@ -56,11 +56,17 @@ impl Config {
         let schema = Schema::new(SCHEMA).map_err(|error| {
             vec![Fault::error(source, Span::default(), "invalid-schema", format!("the program's own schema: {error}"))]
         })?;
-        let faults = schema.validate(source, node);
-        if !faults.is_empty() {
-            return Err(faults);
+        let mut faults = schema.validate(source, node);
+        let read = read::config(source, node, folder, outside);
+        if faults.is_empty() {
+            return read;
         }
-        read::config(source, node, folder, outside)
+        // Every fault at once: what reading finds besides, except where the shape is wrong already.
+        let shapes: Vec<Span> = faults.iter().map(|f| f.span).collect();
+        let apart = |fault: &Fault| shapes.iter().all(|s| fault.span.end <= s.start || s.end <= fault.span.start);
+        faults.extend(read.err().unwrap_or_default().into_iter().filter(apart));
+        faults.sort_by_key(|f| (f.span.start, f.span.end));
+        Err(faults)
     }
 
     /// What holds where no configuration is given: loopback, self-signed TLS, the embedded store in the

@@ -53,6 +53,9 @@ pub enum LiveError {
     Endless(Repository),
 }
 
+/// The same bytes may be asked for as a manifest and as a config.
+type ContentKey = (Digest, ContentKind);
+
 /// One repository, judged as it is now.
 pub struct Live<'a> {
     source: &'a Source,
@@ -61,7 +64,7 @@ pub struct Live<'a> {
     listed: Option<Result<Vec<Tag>, Cause>>,
     keys: HashMap<Tag, Vec<LineKey>>,
     resolved: BTreeMap<Tag, Fact<Option<Digest>>>,
-    contents: HashMap<(Digest, ContentKind), Fact<Arc<Content>>>,
+    contents: HashMap<ContentKey, Fact<Arc<Content>>>,
 }
 
 impl<'a> Live<'a> {
@@ -291,7 +294,7 @@ impl<'a> Live<'a> {
 
     /// Reads the manifests and configs that are asked for and not known.
     async fn fetch(&mut self, session: Option<&Session>, asks: &[Question]) {
-        let wanted: Vec<(Digest, ContentKind)> = asks
+        let wanted: Vec<ContentKey> = asks
             .iter()
             .filter_map(|ask| match ask {
                 Question::Manifest(digest) => Some((digest.clone(), ContentKind::Manifest)),
@@ -302,7 +305,7 @@ impl<'a> Live<'a> {
             .collect();
         let source = self.source;
         let repository = &self.repository;
-        let found: Vec<((Digest, ContentKind), Result<Option<Content>, RegistryError>)> = stream::iter(wanted)
+        let found: Vec<(ContentKey, Result<Option<Content>, RegistryError>)> = stream::iter(wanted)
             .map(|(digest, kind)| async move {
                 let got = match (source, session, kind) {
                     (Source::Registry(_), Some(session), ContentKind::Manifest) => {
