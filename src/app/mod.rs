@@ -26,7 +26,7 @@ use crate::store::embedded::{EmbeddedStore, Options};
 use crate::store::{Retention, Store};
 use crate::telemetry;
 
-pub use policies::{PolicyFault, load as load_policies};
+pub use policies::{PolicyFault, beside as read_beside_policy, load as load_policies, sources as policy_sources};
 pub use settings::registry_settings;
 
 /// How long draining may take: senders wait at most this long for an answer, and a step for its registry.

@@ -43,7 +43,7 @@ impl std::error::Error for PolicyFault {}
 pub fn load(policies: &Policies) -> Result<PolicySet, PolicyFault> {
     let sources = match policies {
         Policies::Shipped => crate::policy::shipped().iter().map(|(name, text)| Source::new(*name, *text)).collect(),
-        Policies::Paths(paths) => read_all(paths)?,
+        Policies::Paths(paths) => sources(paths)?,
     };
     let mut all: Vec<Document> = Vec::new();
     let mut faults: Vec<Fault> = Vec::new();
@@ -60,7 +60,7 @@ pub fn load(policies: &Policies) -> Result<PolicySet, PolicyFault> {
 }
 
 /// Reads a file that a policy names, from the policy's own folder and nowhere above it.
-fn beside(source: &Source, name: &str) -> Result<String, String> {
+pub fn beside(source: &Source, name: &str) -> Result<String, String> {
     let path = Path::new(name);
     let plain = path.components().all(|c| matches!(c, std::path::Component::Normal(_)));
     if !plain {
@@ -107,7 +107,11 @@ fn unreadable(path: &Path, error: &std::io::Error) -> PolicyFault {
     PolicyFault(vec![Fault::error(&source, span, "unreadable-file", format!("cannot read the policies: {error}"))])
 }
 
-fn read_all(paths: &[PathBuf]) -> Result<Vec<Source>, PolicyFault> {
+/// The texts of policy files: those named, and those in named folders that end in `.yaml`, `.yml` or `.json`.
+///
+/// # Errors
+/// What cannot be read.
+pub fn sources(paths: &[PathBuf]) -> Result<Vec<Source>, PolicyFault> {
     let files = files(paths)?;
     files
         .iter()

@@ -1,28 +1,85 @@
-//! The command line: verbs and flags. Parses, calls one room, prints, and makes the exit code.
+//! The command line: verbs and flags. Parses, calls the rooms, prints, and makes the exit code.
+//!
+//! Standard output carries the result and nothing else; everything that is said besides goes to standard
+//! error. Nothing here judges, stores or speaks a protocol of its own.
 
-use std::path::PathBuf;
+mod audit;
+mod check;
+mod clients;
+mod fail;
+mod judging;
+mod local;
+mod policies;
+mod serve;
+mod targets;
+mod terminal;
+
 use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use fail::Failure;
+use terminal::Terminal;
+
+/// What the exit codes mean, the same for every command.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  nothing at or above --fail-on
+  1  at least one violation at or above --fail-on
+  2  wrong usage, an invalid configuration or policy, or nothing to judge
+  3  something could not be determined";
+
+/// Judges every push to a container registry against declarative policies.
+#[derive(Debug, Parser)]
+#[command(name = "tidewaiter", version, about, after_help = EXIT_CODES, arg_required_else_help = true)]
+#[command(propagate_version = false, disable_help_subcommand = true, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Args),
+    Check(check::Args),
+    Audit(audit::Args),
+}
 
 /// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
-    let mut args = std::env::args().skip(1);
-    let config = match (args.next().as_deref(), args.next().as_deref(), args.next()) {
-        (Some("serve"), Some("--config"), Some(path)) => crate::config::Config::load(&PathBuf::from(path)),
-        _ => return ExitCode::from(2),
-    };
-    let config = match config {
-        Ok(config) => config,
-        Err(faults) => {
-            eprint!("{}", crate::document::render(&faults, false));
-            return ExitCode::from(2);
+    // Fails only where a provider is installed already, which is as good.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let terminal = Terminal::new();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version end well; where nobody reads them is no fault either.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("runtime");
-    match runtime.block_on(crate::app::serve(config)) {
+    match run(cli.command, &terminal) {
         Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::from(2)
+        Err(failure) => {
+            terminal.complain(&failure);
+            ExitCode::from(failure.code())
         }
     }
+}
+
+fn run(command: Command, terminal: &Terminal) -> Result<u8, Failure> {
+    match command {
+        Command::Serve(args) => wait(serve::run(args, terminal)),
+        Command::Audit(args) => wait(audit::run(args, terminal)),
+        Command::Check(args) => wait(check::run(args, terminal)),
+    }
+}
+
+/// Runs a command that waits for others.
+fn wait(command: impl Future<Output = Result<u8, Failure>>) -> Result<u8, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::say(format!("the program cannot start its threads: {error}")))?;
+    let code = runtime.block_on(command);
+    runtime.shutdown_background();
+    code
 }

@@ -112,6 +112,14 @@ impl<'a> Live<'a> {
         Ok(tags)
     }
 
+    /// Where a tag that was looked at leads, `None` being nowhere. Unknown where it was not looked at, or in vain.
+    pub fn digest(&self, tag: &Tag) -> Option<&Option<Digest>> {
+        match self.resolved.get(tag) {
+            Some(Fact::Known(digest)) => Some(digest),
+            _ => None,
+        }
+    }
+
     fn take_list(&mut self, tags: Vec<Tag>) {
         for tag in &tags {
             self.keys.insert(tag.clone(), self.set.line_keys(&self.repository, tag, None));
