@@ -67,6 +67,12 @@ pub fn documents(source: &Source) -> Result<Vec<Document>, Vec<Fault>> {
     }
 }
 
+/// A document that stands inside another, such as a policy that a test applies; validated like a file.
+pub(super) fn inner(source: &Source, node: &Node) -> Result<Document, Vec<Fault>> {
+    let faults = COMPILED_SCHEMA.validate(source, node);
+    if faults.is_empty() { Ok(Document { source: source.clone(), node: node.clone() }) } else { Err(faults) }
+}
+
 /// Makes the policies out of all documents; test documents are passed over.
 ///
 /// # Errors
@@ -115,16 +121,16 @@ struct Context<'a> {
     sets_used: Vec<String>,
 }
 
-fn location(source: &Source, span: Span) -> Option<Arc<PolicyLocation>> {
+pub(super) fn location(source: &Source, span: Span) -> Option<Arc<PolicyLocation>> {
     let position = source.position(span.start);
     Some(Arc::new(PolicyLocation { file: source.name.clone(), line: position.line, column: position.column }))
 }
 
-fn text(node: Option<&Node>) -> &str {
+pub(super) fn text(node: Option<&Node>) -> &str {
     node.and_then(Node::as_str).unwrap_or_default()
 }
 
-fn strings(node: Option<&Node>) -> Vec<&Node> {
+pub(super) fn strings(node: Option<&Node>) -> Vec<&Node> {
     match node {
         Some(node) if node.as_str().is_some() => vec![node],
         Some(node) => node.items().iter().collect(),

@@ -434,6 +434,22 @@ impl PolicySet {
             .collect()
     }
 
+    /// The next time after `now` at which the policies read otherwise without being edited: a revision of a platform
+    /// set begins, an exception or a withdrawal has ended. Everything governed is to be judged again then.
+    pub fn next_turn(&self, now: Timestamp) -> Option<Timestamp> {
+        let begins = |day: civil::Date| day.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|z| z.timestamp());
+        let days = self.policies.iter().flat_map(|policy| {
+            let ends = policy.exceptions.iter().map(|e| e.until);
+            let rules = policy.classes.iter().map(|c| &c.require);
+            let withdrawn = rules.clone().filter_map(|r| r.follows.as_ref()).flat_map(|(_, f)| &f.withdrawn);
+            let sets = rules.filter_map(|r| r.platforms.as_ref()).flat_map(|(_, p)| [&p.all, &p.any, &p.only]);
+            let begin = sets.flatten().flat_map(|s| &s.revisions).filter_map(|r| r.from);
+            let end = ends.chain(withdrawn.filter_map(|w| w.until)).filter_map(|day| day.tomorrow().ok());
+            begin.chain(end).collect::<Vec<_>>()
+        });
+        days.filter_map(begins).filter(|at| *at > now).min()
+    }
+
     /// All policies.
     pub fn policies(&self) -> &[Arc<Policy>] {
         &self.policies
