@@ -332,14 +332,12 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// The line of a class, or of one of its forms, and shared names. The id depends on forms and names only, so
-    /// that two policies with the same class share its keys.
-    pub(super) fn new(class: usize, forms: &[Form], form: Option<usize>, shared: Vec<Arc<str>>) -> Line {
+    /// The line of a class, or of one of its forms, and shared names. The id depends on what decides the membership and
+    /// on the names only, so that two policies whose class has the same tags share its keys, and no others do.
+    pub(super) fn new(class: usize, identity: &str, form: Option<usize>, shared: Vec<Arc<str>>) -> Line {
         let mut hash = Sha256::new();
-        for form in forms {
-            hash.update(form.as_str());
-            hash.update([0]);
-        }
+        hash.update(identity);
+        hash.update([0]);
         hash.update(form.map_or([1, 0], |n| [2, u8::try_from(n).unwrap_or(u8::MAX)]));
         for name in &shared {
             hash.update(name.as_bytes());
