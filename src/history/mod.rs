@@ -160,6 +160,10 @@ impl TagHistory {
     /// registry shows something else, the digest was only reported. The caller leaves out a report whose
     /// manifest is not there: an event alone makes no history (T-22).
     pub fn witness(&mut self, report: Option<Report>, look: &Look, origin: Origin) {
+        // A tag that nothing is known of and that is not there has no history: not even that of being gone.
+        if self.is_empty() && look.digest.is_none() && report.as_ref().is_none_or(|r| r.digest.is_none()) {
+            return;
+        }
         let confirmed = report.as_ref().is_some_and(|r| r.digest == look.digest);
         if let Some(report) = report.filter(|r| confirmed || r.digest.is_some()) {
             let sighting = Sighting {

@@ -67,6 +67,12 @@ pub fn documents(source: &Source) -> Result<Vec<Document>, Vec<Fault>> {
     }
 }
 
+/// A document that stands inside another, such as a policy that a test applies; validated like a file.
+pub(super) fn inner(source: &Source, node: &Node) -> Result<Document, Vec<Fault>> {
+    let faults = COMPILED_SCHEMA.validate(source, node);
+    if faults.is_empty() { Ok(Document { source: source.clone(), node: node.clone() }) } else { Err(faults) }
+}
+
 /// Makes the policies out of all documents; test documents are passed over.
 ///
 /// # Errors
@@ -111,20 +117,21 @@ struct Context<'a> {
     source: &'a Source,
     severity: Severity,
     classes: &'a [Class],
+    identities: &'a [String],
     lines: Vec<Line>,
     sets_used: Vec<String>,
 }
 
-fn location(source: &Source, span: Span) -> Option<Arc<PolicyLocation>> {
+pub(super) fn location(source: &Source, span: Span) -> Option<Arc<PolicyLocation>> {
     let position = source.position(span.start);
     Some(Arc::new(PolicyLocation { file: source.name.clone(), line: position.line, column: position.column }))
 }
 
-fn text(node: Option<&Node>) -> &str {
+pub(super) fn text(node: Option<&Node>) -> &str {
     node.and_then(Node::as_str).unwrap_or_default()
 }
 
-fn strings(node: Option<&Node>) -> Vec<&Node> {
+pub(super) fn strings(node: Option<&Node>) -> Vec<&Node> {
     match node {
         Some(node) if node.as_str().is_some() => vec![node],
         Some(node) => node.items().iter().collect(),
@@ -177,19 +184,21 @@ impl Compiler<'_> {
                 "give each its own date",
             );
         }
-        if self.sets.contains_key(&name) {
+        let json = document.node.at("/spec").map(Node::to_json).unwrap_or_default().to_string();
+        // Files that shall stand alone may each bring the set along; only two that differ are a fault.
+        if self.sets.get(&name).is_some_and(|(_, known)| *known != json) {
             let span = document.node.at("/metadata/name").map_or(document.node.span, |n| n.span);
             self.fault(
                 &document.source,
                 span,
                 "duplicate-platform-set",
-                format!("two platform sets are named `{name}`"),
+                format!("two platform sets are named `{name}` and differ"),
                 "second set of this name",
             );
         }
         if !revisions.is_empty() {
             let set = PlatformSet { name: Some(name.as_str().into()), revisions };
-            self.sets.insert(name, (Arc::new(set), document.node.to_json().to_string()));
+            self.sets.insert(name, (Arc::new(set), json));
         }
     }
 
@@ -330,7 +339,15 @@ impl Compiler<'_> {
                 is_followed: false,
             });
         }
-        let mut context = Context { source, severity, classes: &classes, lines: Vec::new(), sets_used: Vec::new() };
+        let identities = identities(&classes, class_nodes);
+        let mut context = Context {
+            source,
+            severity,
+            classes: &classes,
+            identities: &identities,
+            lines: Vec::new(),
+            sets_used: Vec::new(),
+        };
         let required: Vec<Requirements> = class_nodes
             .iter()
             .enumerate()
@@ -339,7 +356,7 @@ impl Compiler<'_> {
         // `expected` looks for any tag of the class.
         for (n, class) in classes.iter().enumerate() {
             if class.expected.is_some() {
-                add_line(&mut context.lines, n, &class.forms, None, Vec::new());
+                add_line(&mut context.lines, n, &context.identities[n], None, Vec::new());
             }
         }
         let Context { lines, sets_used, .. } = context;
@@ -351,7 +368,7 @@ impl Compiler<'_> {
         }
         let mut lines = lines;
         for &n in &followed {
-            add_line(&mut lines, n, &classes[n].forms, None, Vec::new());
+            add_line(&mut lines, n, &identities[n], None, Vec::new());
         }
         let other_tags = match spec.get("otherTags") {
             Some(node) if node.as_str() == Some("allow") => None,
@@ -491,7 +508,7 @@ impl Compiler<'_> {
             let major: Arc<str> = "major".into();
             let has_major = own.forms.iter().all(|f| f.names().contains(&major));
             let shared = if has_major { vec![major] } else { Vec::new() };
-            let line = add_line(&mut context.lines, class, &own.forms, None, shared.clone());
+            let line = add_line(&mut context.lines, class, &context.identities[class], None, shared.clone());
             (self.setting(source, severity, span("keepsPlatforms"), n), KeepsPlatforms { shared, line })
         });
         let kind = match asked(node.get("kind")) {
@@ -595,8 +612,8 @@ impl Compiler<'_> {
                 return None;
             }
             by_form.push(Pairing {
-                theirs: add_line(&mut context.lines, target, &other.forms, None, shared.clone()),
-                ours: add_line(&mut context.lines, class, &own.forms, Some(n), shared.clone()),
+                theirs: add_line(&mut context.lines, target, &context.identities[target], None, shared.clone()),
+                ours: add_line(&mut context.lines, class, &context.identities[class], Some(n), shared.clone()),
                 shared,
             });
         }
@@ -678,14 +695,35 @@ pub(super) fn names_of_all(class: &Class) -> Vec<Arc<str>> {
     first.names().iter().filter(|n| rest.iter().all(|f| f.names().contains(n))).cloned().collect()
 }
 
+/// What decides which tags a class has: its forms, those of the classes before it, and what its tags must lead to.
+fn identities(classes: &[Class], nodes: &[Node]) -> Vec<String> {
+    let mut before = String::new();
+    let mut out = Vec::with_capacity(classes.len());
+    for (class, node) in classes.iter().zip(nodes) {
+        for form in &class.forms {
+            before.push_str(form.as_str());
+            before.push('\n');
+        }
+        let require = |key: &str| node.get("require").and_then(|r| asked(r.get(key)));
+        let kind = match require("kind") {
+            Some(kind) => text(Some(kind.get("is").unwrap_or(kind))),
+            None if require("index").is_some() || require("platforms").is_some() => "image",
+            None => "any",
+        };
+        out.push(format!("{before}{kind}"));
+        before.push('\n');
+    }
+    out
+}
+
 fn add_line(
     lines: &mut Vec<Line>,
     class: usize,
-    forms: &[Form],
+    identity: &str,
     form: Option<usize>,
     shared: Vec<Arc<str>>,
 ) -> super::observation::LineId {
-    let line = Line::new(class, forms, form, shared);
+    let line = Line::new(class, identity, form, shared);
     let id = line.id.clone();
     if !lines.contains(&line) {
         lines.push(line);

@@ -17,7 +17,7 @@ use super::reason::Reason;
 use super::rules;
 use super::set::{Class, Lead, Mode, Policy, PolicySet, Setting};
 use super::verdict::{Finding, NotEvaluated, Outcome, Rule, Severity, State, Subject, Verdict};
-use super::view::{Shape, View, view};
+use super::view::{DEPTH_MAX, Shape, View, view};
 use crate::history::Origin;
 use crate::image::{Digest, Tag};
 
@@ -149,8 +149,16 @@ pub fn affected(set: &PolicySet, observation: &Observation, changes: &[Change]) 
                     }
                 }
                 Change::Manifest(digest) => {
-                    tags_on(&mut gather, n, digest, &mut targets);
-                    tags_above(&mut gather, n, digest, &mut targets);
+                    let mut tags = BTreeSet::new();
+                    tags_on(&mut gather, n, digest, &mut tags);
+                    tags_above(&mut gather, n, digest, &mut tags);
+                    // What a tag leads to concerns its followers too, and the next version up.
+                    for target in &tags {
+                        if let Target::Tag(_, tag) = target {
+                            neighbours(&mut gather, n, policy, tag, &mut targets);
+                        }
+                    }
+                    targets.extend(tags);
                 }
             }
         }
@@ -211,14 +219,18 @@ fn tags_on(gather: &mut Gather<'_>, n: usize, digest: &Digest, targets: &mut BTr
     }
 }
 
-/// The tags on the indexes that list a digest, directly or through one more index.
+/// The tags on the indexes that list a digest, directly or through further indexes, as deep as these are opened.
 fn tags_above(gather: &mut Gather<'_>, n: usize, digest: &Digest, targets: &mut BTreeSet<Target>) {
-    let Some(Fact::Known(parents)) = gather.parents(digest) else { return };
-    for parent in parents.iter() {
-        tags_on(gather, n, parent, targets);
-        if let Some(Fact::Known(above)) = gather.parents(parent) {
-            above.iter().for_each(|p| tags_on(gather, n, p, targets));
+    let mut seen: BTreeSet<Digest> = BTreeSet::new();
+    let mut below = vec![digest.clone()];
+    for _ in 0..DEPTH_MAX {
+        let mut above = Vec::new();
+        for digest in &below {
+            let Some(Fact::Known(parents)) = gather.parents(digest) else { continue };
+            above.extend(parents.iter().filter(|p| seen.insert((*p).clone())).cloned());
         }
+        above.iter().for_each(|parent| tags_on(gather, n, parent, targets));
+        below = above;
     }
 }
 
@@ -316,8 +328,13 @@ impl<'a> Case<'a> {
                 let member = self.policy.membership(tag);
                 let class = member.map(|m| &self.policy.classes[m.class]);
                 self.verdict.class = class.map(|c| c.name.clone());
-                let rule = class.and_then(|c| c.require.rules().first().map(|(r, _)| *r)).unwrap_or(Rule::Form);
-                self.undetermined(rule, &cause);
+                let rules: Vec<Rule> =
+                    class.map(|c| c.require.rules().iter().map(|(r, _)| *r).collect()).unwrap_or_default();
+                self.undetermined(rules.first().copied().unwrap_or(Rule::Form), &cause);
+                // Said of none of them, so that no violation on record is taken for resolved.
+                let why = "what the tag points to could not be determined";
+                let rest = rules.iter().skip(1).chain(&[Rule::Form]);
+                self.verdict.not_evaluated.extend(rest.map(|rule| NotEvaluated { rule: *rule, why: why.to_owned() }));
                 return Some(self.close(false));
             }
         };
@@ -561,7 +578,7 @@ fn blocks(view: &View, class: &Class, findings: &[Finding]) -> Option<String> {
     if findings.is_empty() {
         return None;
     }
-    let wants_image = class.require.kind.as_ref().is_none_or(|(_, wanted)| wanted.accepts(Lead::Image));
+    let wants_image = class.require.kind.as_ref().is_some_and(|(_, wanted)| wanted.accepts(Lead::Image));
     match &view.shape {
         Shape::Artifact { name, .. } if wants_image => Some(format!("it leads to {name}")),
         Shape::Legacy => Some("it has the format Docker schema 1".to_owned()),

@@ -16,6 +16,7 @@ mod rules;
 mod scope;
 mod set;
 mod shipped;
+pub mod trial;
 mod verdict;
 mod view;
 pub mod violation;

@@ -332,14 +332,12 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// The line of a class, or of one of its forms, and shared names. The id depends on forms and names only, so
-    /// that two policies with the same class share its keys.
-    pub(super) fn new(class: usize, forms: &[Form], form: Option<usize>, shared: Vec<Arc<str>>) -> Line {
+    /// The line of a class, or of one of its forms, and shared names. The id depends on what decides the membership and
+    /// on the names only, so that two policies whose class has the same tags share its keys, and no others do.
+    pub(super) fn new(class: usize, identity: &str, form: Option<usize>, shared: Vec<Arc<str>>) -> Line {
         let mut hash = Sha256::new();
-        for form in forms {
-            hash.update(form.as_str());
-            hash.update([0]);
-        }
+        hash.update(identity);
+        hash.update([0]);
         hash.update(form.map_or([1, 0], |n| [2, u8::try_from(n).unwrap_or(u8::MAX)]));
         for name in &shared {
             hash.update(name.as_bytes());
@@ -432,6 +430,22 @@ impl PolicySet {
             .map(|n| &self.policies[n])
             .filter(|p| p.scope.governs(repository))
             .collect()
+    }
+
+    /// The next time after `now` at which the policies read otherwise without being edited: a revision of a platform
+    /// set begins, an exception or a withdrawal has ended. Everything governed is to be judged again then.
+    pub fn next_turn(&self, now: Timestamp) -> Option<Timestamp> {
+        let begins = |day: civil::Date| day.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|z| z.timestamp());
+        let days = self.policies.iter().flat_map(|policy| {
+            let ends = policy.exceptions.iter().map(|e| e.until);
+            let rules = policy.classes.iter().map(|c| &c.require);
+            let withdrawn = rules.clone().filter_map(|r| r.follows.as_ref()).flat_map(|(_, f)| &f.withdrawn);
+            let sets = rules.filter_map(|r| r.platforms.as_ref()).flat_map(|(_, p)| [&p.all, &p.any, &p.only]);
+            let begin = sets.flatten().flat_map(|s| &s.revisions).filter_map(|r| r.from);
+            let end = ends.chain(withdrawn.filter_map(|w| w.until)).filter_map(|day| day.tomorrow().ok());
+            begin.chain(end).collect::<Vec<_>>()
+        });
+        days.filter_map(begins).filter(|at| *at > now).min()
     }
 
     /// All policies.

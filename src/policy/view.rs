@@ -10,7 +10,7 @@ use super::verdict::{Kind, Severity};
 use crate::image::{Content, Descriptor, Digest, Index, ManifestError, MediaType, Platform, Single};
 
 /// Deepest nesting of indexes that is opened, the outermost included (threat model, section 5).
-const DEPTH_MAX: usize = 3;
+pub(super) const DEPTH_MAX: usize = 3;
 /// Most entries looked at below one tag, nested ones included.
 const LEAVES_MAX: usize = 1_000;
 
@@ -204,6 +204,15 @@ fn shape_of_fault(error: &ManifestError) -> Shape {
         _ => Reason::MalformedManifest,
     };
     Shape::Malformed(reason, error.to_string())
+}
+
+/// Whether a manifest is known to be no image: what an index lists beside its images.
+pub(super) fn is_no_image(manifest: &StoredManifest) -> bool {
+    match manifest.parsed.as_ref().map(|m| &m.content) {
+        Ok(Content::Single(single)) => !is_image(single),
+        Ok(Content::Unknown) => true,
+        _ => false,
+    }
 }
 
 fn is_image(single: &Single) -> bool {

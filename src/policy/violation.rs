@@ -8,8 +8,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::reason::Reason;
+use super::set::PolicySet;
 use super::verdict::{Finding, Outcome, Rule, Severity, State, Verdict};
-use crate::image::{Digest, Tag};
+use crate::image::{Digest, Repository, Tag};
 
 /// What identifies a violation within its repository.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -195,4 +196,14 @@ pub fn resolve(violation: &Violation, now: Timestamp, reason: Reason) -> Change 
         },
         edges: if fired { vec![Edge::Resolved] } else { Vec::new() },
     }
+}
+
+/// Whether nothing asks any more for what a violation is about: its policy is gone or does not govern the
+/// repository, or its class expects no tag now. Violations of tags are otherwise brought up to date by judging
+/// the tag again.
+pub fn is_obsolete(violation: &Violation, set: &PolicySet, repository: &Repository) -> bool {
+    let governing = set.governing(repository);
+    let Some(policy) = governing.iter().find(|p| p.name == violation.key.policy) else { return true };
+    let expects = || policy.classes.iter().any(|c| c.name == violation.key.class && c.expected.is_some());
+    violation.key.tag.is_none() && !expects()
 }

@@ -59,7 +59,8 @@ pub(in super::super) fn immutable(
     let deviations: Vec<&&Period> = present[skip..].iter().filter(|p| p.digest.as_ref() != Some(&baseline)).collect();
     let Some(since) = deviations.first().map(|p| p.from) else { return Met::Yes };
 
-    let current = record.current.as_ref();
+    // A deleted tag is judged by what it pointed to last: to delete it does not undo the move.
+    let current = record.current.as_ref().or_else(|| present.last().and_then(|p| p.digest.as_ref()));
     if current.is_none_or(|c| *c == baseline) {
         // Moved, and moved back before anybody looked: said once, and resolved at once.
         if history.moves() <= record.judged_moves {

@@ -6,7 +6,7 @@ use super::super::observation::{Cause, Fact, Span, TagRecord};
 use super::super::reason::Reason;
 use super::super::set::{FollowsRule, Relation, Setting};
 use super::super::verdict::{Finding, Rule, Severity};
-use super::super::view::{Leaf, Shape, View, view};
+use super::super::view::{Leaf, Shape, View, is_no_image, view};
 use crate::image::{Digest, Platform, Tag};
 
 /// Most images whose origin is looked for when a tag may mix versions.
@@ -63,8 +63,8 @@ fn follow(
     let withdrawn = |tag: &Tag| {
         rule.withdrawn.iter().find(|w| &*w.tag == tag.as_str() && w.until.is_none_or(|until| today <= until))
     };
-    let group = facts.captures.group(&pairing.shared);
-    let highest = gather.line(&pairing.theirs, group, Span::Highest(1 + rule.withdrawn.len().min(50)));
+    let group_of_own = facts.captures.group(&pairing.shared);
+    let highest = gather.line(&pairing.theirs, group_of_own.clone(), Span::Highest(1 + rule.withdrawn.len().min(50)));
     let candidates = tags(case, Rule::Follows, highest)?;
     let target_class = &case.policy.classes[rule.target.class];
 
@@ -73,6 +73,9 @@ fn follow(
     let here = tags(case, Rule::Follows, here)?;
     let rank = |case: &Case<'_>, tag: &Tag| {
         case.policy.membership(tag).filter(|m| m.class == rule.target.class).map(|m| m.captures.rank())
+    };
+    let shares = |case: &Case<'_>, tag: &Tag| {
+        case.policy.membership(tag).is_some_and(|m| m.captures.group(&pairing.shared) == group_of_own)
     };
     let at = here.iter().filter(|t| rank(case, t).is_some()).max_by_key(|t| rank(case, t)).cloned();
     if let Some(at) = &at {
@@ -104,7 +107,10 @@ fn follow(
     let Some(digest) = digest_of(case, gather, Rule::Follows, &version)? else {
         return Ok(Met::Not(format!("`{version}` is not there any more")));
     };
-    if digest == *facts.digest {
+    // Two tags can be one version (`2026.3.0` and `2026.03.0` in a calendar's form): either is the highest.
+    if digest == *facts.digest
+        || at.as_ref().is_some_and(|at| rank(case, at) == rank(case, &version) && shares(case, at))
+    {
         case.at_version(version);
         return Ok(Met::Yes);
     }
@@ -368,9 +374,17 @@ fn members(
         Shape::Undetermined(cause) => return Ok(case.undetermined(Rule::MembersTagged, &cause.clone())),
         Shape::Absent | Shape::Malformed(..) => return Ok(Met::Not("its manifest cannot be read".to_owned())),
     }
-    // The entries as the index lists them: those are what publication copies.
-    let Some(listed) = view(gather, facts.digest, false) else { return Err(Met::Asked) };
+    // The entries as the index lists them: those are what publication copies. What is known to be no image needs no tag.
+    let Some(mut listed) = view(gather, facts.digest, false) else { return Err(Met::Asked) };
     let mut asked = false;
+    listed.leaves.retain(|leaf| match gather.manifest(&leaf.digest) {
+        Some(Fact::Known(manifest)) => !is_no_image(&manifest),
+        Some(_) => true,
+        None => {
+            asked = true;
+            true
+        }
+    });
     let mut untagged: Vec<&Leaf> = Vec::new();
     match by {
         None => {
