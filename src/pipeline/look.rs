@@ -2,17 +2,18 @@
 
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
+
 use crate::event::{Action, Stage};
 use crate::history::{Look, Report};
 use crate::image::{Digest, RepositoryName, Tag};
-use crate::policy::{Cause, CauseKind};
+use crate::policy::{Cause, CauseKind, TagRecord};
 use crate::registry::{Fetched, RegistryError, Session};
 use crate::store::Queued;
 
 /// Pauses before a tag is asked for again that is not where its event says: Distribution sends the event
 /// before it writes the tag, replicas catch up later.
-const PAUSES: [Duration; 4] =
-    [Duration::from_millis(20), Duration::from_millis(80), Duration::from_millis(300), Duration::from_millis(900)];
+const PAUSES: [Duration; 3] = [Duration::from_millis(20), Duration::from_millis(80), Duration::from_millis(300)];
 
 /// What looking at a tag came to.
 pub(super) struct Seen {
@@ -22,18 +23,35 @@ pub(super) struct Seen {
     pub reports: Vec<Report>,
     /// Manifests that came along.
     pub fetched: Vec<Fetched>,
+    /// Whether a fresh event says what the registry does not show: it is looked at once more, later.
+    pub unsettled: bool,
 }
+
+/// An event that waited longer than this before it was taken up is behind the registry, not before it.
+const FRESH: SignedDuration = SignedDuration::from_secs(2);
 
 /// What the events about one tag say.
 pub(super) struct Told<'a> {
     pub events: Vec<&'a Queued>,
+    /// What is on record of the tag.
+    pub record: &'a TagRecord,
 }
 
 impl Told<'_> {
     /// The digest that the newest push says the tag has.
     fn expected(&self) -> Option<&Digest> {
-        let last = self.events.iter().rev().find(|q| q.incoming.event.stage == Stage::Done)?;
-        last.incoming.event.digest.as_ref().filter(|_| last.incoming.event.action == Action::Push)
+        let event = &self.newest()?.incoming.event;
+        event.digest.as_ref().filter(|_| event.action == Action::Push)
+    }
+
+    fn newest(&self) -> Option<&Queued> {
+        self.events.iter().rev().copied().find(|q| q.incoming.event.stage == Stage::Done)
+    }
+
+    /// Whether the registry may be behind the event, which came just now. A digest that the tag had before says
+    /// nothing against it: it may have been moved back.
+    fn may_be_early(&self, now: Timestamp) -> bool {
+        self.newest().is_some_and(|q| now.duration_since(q.incoming.received_at) < FRESH)
     }
 }
 
@@ -43,11 +61,11 @@ pub(super) async fn look(
     name: &RepositoryName,
     tag: &Tag,
     told: &Told<'_>,
-    current: Option<&Digest>,
     on_record: impl Fn(&Digest) -> bool,
-    now: impl Fn() -> jiff::Timestamp,
+    now: impl Fn() -> Timestamp,
 ) -> Result<Seen, RegistryError> {
     let expected = told.expected();
+    let current = told.record.current.as_ref();
     let mut fetched = Vec::new();
     // One request tells both where an unknown tag points and what is there; a known digest only needs a HEAD.
     let known = expected.or(current).is_some_and(&on_record);
@@ -59,7 +77,8 @@ pub(super) async fn look(
         fetched.extend(found);
         digest
     };
-    if let Some(expected) = expected {
+    let mut unsettled = false;
+    if let Some(expected) = expected.filter(|_| told.may_be_early(now())) {
         for pause in PAUSES {
             // A digest that the tag had before and an event that says another: it may be late.
             if shown.as_ref() == Some(expected) || shown.as_ref().is_some_and(|s| Some(s) != current) {
@@ -68,6 +87,7 @@ pub(super) async fn look(
             tokio::time::sleep(pause).await;
             shown = session.head_tag(name, tag).await?;
         }
+        unsettled = shown.as_ref() != Some(expected);
     }
     let look = Look { digest: shown.clone(), at: now() };
     let mut reports = Vec::new();
@@ -98,7 +118,7 @@ pub(super) async fn look(
         let at = event.at.map_or(received, |at| at.min(received));
         reports.push(Report { digest, at, actor: event.actor.clone() });
     }
-    Ok(Seen { look, reports, fetched })
+    Ok(Seen { look, reports, fetched, unsettled })
 }
 
 /// The obstacle as the judge tells it.

@@ -30,6 +30,9 @@ const ATTEMPTS_TOLD: u32 = 10;
 /// When to look again at what a sender only announces: it acts at once or not at all.
 const INTENT_PAUSE: Duration = Duration::from_secs(2);
 
+/// When to look again where a fresh event says what the registry does not show: a replica may lag.
+const SETTLE: Duration = Duration::from_secs(5);
+
 /// What is to be done in one step.
 #[derive(Default)]
 struct Agenda<'a> {
@@ -50,6 +53,8 @@ struct Sight {
     history: TagHistory,
     before: TagRecord,
     current: Option<Digest>,
+    /// Whether an event says what the registry does not show yet.
+    unsettled: bool,
 }
 
 impl Sight {
@@ -110,6 +115,10 @@ impl<S: Store> Pipeline<S> {
         let again =
             after(now, AGAIN.delay(attempts.unwrap_or(0) + 1, fraction()).max(undetermined.unwrap_or_default()));
         for (tag, sight) in &sights {
+            if sight.unsettled {
+                let due = after(now, SETTLE);
+                step.rechecks.push(Recheck { tag: Some(tag.clone()), due, origin: Origin::Event, attempts: 0 });
+            }
             step.tags.push(TagUpdate {
                 tag: tag.clone(),
                 sightings: sight.history.sightings().to_vec(),
@@ -319,11 +328,9 @@ impl<S: Store> Pipeline<S> {
         let mut asked: Vec<Digest> = events.iter().filter_map(|q| q.incoming.event.digest.clone()).collect();
         asked.extend(before.current.clone());
         let on_record = self.on_record(repository, asked).await?;
-        let told = Told { events: events.to_vec() };
+        let told = Told { events: events.to_vec(), record: before };
         let name = &repository.name;
-        let seen =
-            look(session, name, tag, &told, before.current.as_ref(), |d| on_record.contains(d), || self.clock.now())
-                .await;
+        let seen = look(session, name, tag, &told, |d| on_record.contains(d), || self.clock.now()).await;
         let seen = match seen {
             Ok(seen) => seen,
             Err(error) => return Ok(Err(error)),
@@ -338,7 +345,7 @@ impl<S: Store> Pipeline<S> {
         for fetched in seen.fetched {
             facts.keep(content_of(fetched));
         }
-        Ok(Ok(Sight { history, before: before.clone(), current: seen.look.digest }))
+        Ok(Ok(Sight { history, before: before.clone(), current: seen.look.digest, unsettled: seen.unsettled }))
     }
 
     /// Which of these manifests are on record.
