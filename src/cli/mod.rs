@@ -6,21 +6,27 @@
 mod audit;
 mod check;
 mod clients;
+mod event;
 mod fail;
 mod judging;
 mod local;
 mod policies;
+mod policy;
 mod serve;
+mod shell;
+mod store;
 mod targets;
 mod terminal;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use fail::Failure;
 use terminal::Terminal;
 
+/// The version, and the revision of the sources it was built from.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("TIDEWAITER_REVISION"), ")");
 /// What the exit codes mean, the same for every command.
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -31,7 +37,7 @@ Exit codes:
 
 /// Judges every push to a container registry against declarative policies.
 #[derive(Debug, Parser)]
-#[command(name = "tidewaiter", version, about, after_help = EXIT_CODES, arg_required_else_help = true)]
+#[command(name = "tidewaiter", version = VERSION, about, after_help = EXIT_CODES, arg_required_else_help = true)]
 #[command(propagate_version = false, disable_help_subcommand = true, max_term_width = 110)]
 struct Cli {
     #[command(subcommand)]
@@ -43,6 +49,11 @@ enum Command {
     Serve(serve::Args),
     Check(check::Args),
     Audit(audit::Args),
+    Policy(policy::Args),
+    Event(event::Args),
+    Store(store::Args),
+    Completions(shell::Completions),
+    Man(shell::Man),
 }
 
 /// Runs the program with the process's arguments.
@@ -72,6 +83,11 @@ fn run(command: Command, terminal: &Terminal) -> Result<u8, Failure> {
         Command::Serve(args) => wait(serve::run(args, terminal)),
         Command::Audit(args) => wait(audit::run(args, terminal)),
         Command::Check(args) => wait(check::run(args, terminal)),
+        Command::Policy(args) => policy::run(args, terminal),
+        Command::Event(args) => event::run(args, terminal),
+        Command::Store(args) => store::run(args, terminal),
+        Command::Completions(args) => shell::completions(&args, Cli::command(), terminal),
+        Command::Man(args) => shell::man(&args, Cli::command(), terminal),
     }
 }
 
