@@ -3,6 +3,7 @@
 //! Standard output carries the result and nothing else; everything that is said besides goes to standard
 //! error. Nothing here judges, stores or speaks a protocol of its own.
 
+mod api;
 mod audit;
 mod check;
 mod clients;
@@ -12,6 +13,8 @@ mod judging;
 mod local;
 mod policies;
 mod policy;
+mod record;
+mod rows;
 mod serve;
 mod shell;
 mod store;
@@ -51,6 +54,10 @@ enum Command {
     Audit(audit::Args),
     Policy(policy::Args),
     Event(event::Args),
+    Events(record::Events),
+    History(record::History),
+    Violations(record::Violations),
+    Accept(record::Accept),
     Store(store::Args),
     Completions(shell::Completions),
     Man(shell::Man),
@@ -85,6 +92,10 @@ fn run(command: Command, terminal: &Terminal) -> Result<u8, Failure> {
         Command::Check(args) => wait(check::run(args, terminal)),
         Command::Policy(args) => policy::run(args, terminal),
         Command::Event(args) => event::run(args, terminal),
+        Command::Events(args) => wait(record::events(args, terminal)),
+        Command::History(args) => wait(record::history(args, terminal)),
+        Command::Violations(args) => wait(record::violations(args, terminal)),
+        Command::Accept(args) => wait(record::accept(args, terminal)),
         Command::Store(args) => store::run(args, terminal),
         Command::Completions(args) => shell::completions(&args, Cli::command(), terminal),
         Command::Man(args) => shell::man(&args, Cli::command(), terminal),
