@@ -3,24 +3,33 @@
 //! Standard output carries the result and nothing else; everything that is said besides goes to standard
 //! error. Nothing here judges, stores or speaks a protocol of its own.
 
+mod api;
 mod audit;
 mod check;
 mod clients;
+mod event;
 mod fail;
 mod judging;
 mod local;
 mod policies;
+mod policy;
+mod record;
+mod rows;
 mod serve;
+mod shell;
+mod store;
 mod targets;
 mod terminal;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use fail::Failure;
 use terminal::Terminal;
 
+/// The version, and the revision of the sources it was built from.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("TIDEWAITER_REVISION"), ")");
 /// What the exit codes mean, the same for every command.
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -31,7 +40,7 @@ Exit codes:
 
 /// Judges every push to a container registry against declarative policies.
 #[derive(Debug, Parser)]
-#[command(name = "tidewaiter", version, about, after_help = EXIT_CODES, arg_required_else_help = true)]
+#[command(name = "tidewaiter", version = VERSION, about, after_help = EXIT_CODES, arg_required_else_help = true)]
 #[command(propagate_version = false, disable_help_subcommand = true, max_term_width = 110)]
 struct Cli {
     #[command(subcommand)]
@@ -43,6 +52,15 @@ enum Command {
     Serve(serve::Args),
     Check(check::Args),
     Audit(audit::Args),
+    Policy(policy::Args),
+    Event(event::Args),
+    Events(record::Events),
+    History(record::History),
+    Violations(record::Violations),
+    Accept(record::Accept),
+    Store(store::Args),
+    Completions(shell::Completions),
+    Man(shell::Man),
 }
 
 /// Runs the program with the process's arguments.
@@ -72,6 +90,15 @@ fn run(command: Command, terminal: &Terminal) -> Result<u8, Failure> {
         Command::Serve(args) => wait(serve::run(args, terminal)),
         Command::Audit(args) => wait(audit::run(args, terminal)),
         Command::Check(args) => wait(check::run(args, terminal)),
+        Command::Policy(args) => policy::run(args, terminal),
+        Command::Event(args) => event::run(args, terminal),
+        Command::Events(args) => wait(record::events(args, terminal)),
+        Command::History(args) => wait(record::history(args, terminal)),
+        Command::Violations(args) => wait(record::violations(args, terminal)),
+        Command::Accept(args) => wait(record::accept(args, terminal)),
+        Command::Store(args) => store::run(args, terminal),
+        Command::Completions(args) => shell::completions(&args, Cli::command(), terminal),
+        Command::Man(args) => shell::man(&args, Cli::command(), terminal),
     }
 }
 

@@ -37,6 +37,9 @@ pub(super) fn load(paths: &[PathBuf]) -> Result<Loaded, Failure> {
 
 /// The texts of files and folders, each file once.
 pub(super) fn sources(paths: &[PathBuf]) -> Result<Vec<Source>, Failure> {
+    if let Some(path) = paths.iter().find(|path| !path.exists()) {
+        return Err(Failure::say(format!("there is no file or folder `{}`", path.display())));
+    }
     let mut sources = policy_sources(paths).map_err(|fault| Failure::Faults(fault.0))?;
     let mut names = BTreeSet::new();
     sources.retain(|source| names.insert(source.name.clone()));

@@ -69,7 +69,8 @@ pub(super) fn render(report: &Report, options: &Options) -> String {
         }
         text += &block_text(block, &style);
     }
-    text += &loose_ends(report, &style);
+    let rest = loose_ends(report, &style);
+    text += if text.is_empty() { rest.trim_start_matches('\n') } else { &rest };
     if !text.is_empty() {
         text.push('\n');
     }
