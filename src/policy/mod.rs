@@ -32,5 +32,5 @@ pub use pending::Pending;
 pub use reason::{Page, Reason};
 pub use scope::{Glob, GlobError, Scope};
 pub use set::{Class, Exception, Lead, Membership, Mode, PlatformSet, Policy, PolicySet, Requirements, Setting};
-pub use shipped::shipped;
+pub use shipped::{shipped, templates};
 pub use verdict::{Finding, Kind, NotEvaluated, Outcome, PolicyLocation, Rule, Severity, State, Subject, Verdict};
