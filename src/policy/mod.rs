@@ -34,5 +34,5 @@ pub use scope::{Glob, GlobError, Scope};
 pub use set::{
     Class, Exception, Lead, Membership, Mode, PlatformRule, PlatformSet, Policy, PolicySet, Requirements, Setting,
 };
-pub use shipped::shipped;
+pub use shipped::{shipped, templates};
 pub use verdict::{Finding, Kind, NotEvaluated, Outcome, PolicyLocation, Rule, Severity, State, Subject, Verdict};

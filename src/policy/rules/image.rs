@@ -11,7 +11,7 @@ use super::super::reason::Reason;
 use super::super::set::{IndexRule, KeepsPlatforms, Lead, PlatformRule, PlatformSet, Revision, Setting, WantedKind};
 use super::super::verdict::{Finding, Rule, Severity, State};
 use super::super::view::{Shape, View, view};
-use super::{next_version, obstacle};
+use super::{next_version, obstacle, relation};
 use crate::document::Schema;
 use crate::image::{Platform, PlatformRequirement, Tag};
 
@@ -64,12 +64,28 @@ fn no_image(facts: &Facts<'_>) -> Option<Met> {
 }
 
 /// `index`.
-pub(super) fn index(case: &mut Case<'_>, setting: &Setting, rule: IndexRule, facts: &Facts<'_>) -> Met {
+pub(super) fn index(
+    case: &mut Case<'_>,
+    gather: &mut Gather<'_>,
+    setting: &Setting,
+    rule: IndexRule,
+    facts: &Facts<'_>,
+) -> Met {
     if let Some(met) = unreadable(case, Rule::Index, setting, facts).or_else(|| no_image(facts)) {
         return met;
     }
-    if facts.view.shape == Shape::Index || (rule.unless_single_platform && asks_for_one_platform(facts)) {
+    if facts.view.shape == Shape::Index {
         return Met::Yes;
+    }
+    if rule.unless_single_platform && asks_for_one_platform(facts) {
+        match relation::tagged_platforms(case, gather, facts) {
+            None => return Met::Asked,
+            // Where the version has tags for other platforms as well, one image is not all of it.
+            Some(tagged) if tagged.iter().all(|t| facts.view.platforms().iter().any(|p| t.agrees_with_prefix(p))) => {
+                return Met::Yes;
+            }
+            Some(_) => {}
+        }
     }
     let platform = facts.view.platforms().first().map(|p| format!(" for {p}")).unwrap_or_default();
     let message = format!("the tag is one image{platform}; an index is required");

@@ -17,7 +17,7 @@ pub(super) fn evaluate(case: &mut Case<'_>, gather: &mut Gather<'_>, rule: Rule,
     let require = &facts.class.require;
     match rule {
         Rule::Kind => require.kind.as_ref().map(|(s, wanted)| image::kind(case, s, *wanted, facts)),
-        Rule::Index => require.index.as_ref().map(|(s, rule)| image::index(case, s, *rule, facts)),
+        Rule::Index => require.index.as_ref().map(|(s, rule)| image::index(case, gather, s, *rule, facts)),
         Rule::Platforms => require.platforms.as_ref().map(|(s, rule)| image::platforms(case, gather, s, rule, facts)),
         Rule::KeepsPlatforms => {
             require.keeps_platforms.as_ref().map(|(s, keeps)| image::keeps_platforms(case, gather, s, keeps, facts))

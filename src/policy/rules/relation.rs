@@ -349,6 +349,17 @@ fn member(
     Ok(Met::Yes)
 }
 
+/// The platforms of which the version has tags of their own, as far as `membersTagged` names a class for them.
+/// `None` while that is being asked.
+pub(super) fn tagged_platforms(case: &Case<'_>, gather: &mut Gather<'_>, facts: &Facts<'_>) -> Option<Vec<Platform>> {
+    let by = facts.class.require.members_tagged.as_ref().and_then(|(_, by)| by.as_ref());
+    let Some(pairing) = by.and_then(|relation| relation.by_form.get(facts.form)) else { return Some(Vec::new()) };
+    let tags = gather.line(&pairing.theirs, facts.captures.group(&pairing.shared), Span::All)?;
+    let Fact::Known(tags) = tags else { return Some(Vec::new()) };
+    let platform = |tag: &Tag| case.policy.membership(tag).and_then(|m| platform_of(&m.captures));
+    Some(tags.iter().filter_map(platform).collect())
+}
+
 /// `membersTagged`.
 pub(super) fn members_tagged(
     case: &mut Case<'_>,

@@ -11,8 +11,9 @@ use super::super::observation::{
     Answer, Cause, CauseKind, Fact, LineId, Observation, Question, SPAN_MAX, Span, StoredConfig, StoredManifest,
     TagRecord,
 };
+use super::super::reason::Reason;
 use super::super::set::{Lead, PolicySet};
-use super::super::verdict::{Rule, Severity, State, Verdict};
+use super::super::verdict::{Finding, Rule, State, Verdict};
 use super::super::violation::{Edge, Violation, ViolationKey, advance, is_obsolete, resolve};
 use super::manifests::Catalogue;
 use super::spec::{Health, Subject};
@@ -257,7 +258,7 @@ impl World {
         let events = std::mem::take(&mut self.retry);
         self.unseen.clear();
         self.deliver(&events);
-        let undetermined = |v: &&Verdict| v.findings.iter().any(super::super::verdict::Finding::is_error);
+        let undetermined = |v: &&Verdict| v.findings.iter().any(Finding::is_error);
         let targets: BTreeSet<Target> = self
             .record
             .verdicts
@@ -525,7 +526,9 @@ impl World {
                     entry.judged_moves = entry.history.moves();
                 }
             }
-            for finding in verdict.findings.iter().filter(|f| f.severity > Severity::Info && !f.is_error()) {
+            // Errors do not count, nor what is never more than a note.
+            let note = |f: &&Finding| matches!(f.reason, Reason::SameImages | Reason::RepeatedEntry);
+            for finding in verdict.findings.iter().filter(|f| !f.is_error() && !note(f)) {
                 let class = verdict.class.clone().unwrap_or_default();
                 self.unmet.insert((verdict.policy.clone(), class, finding.rule));
             }
