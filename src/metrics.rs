@@ -232,6 +232,7 @@ pub struct Metrics {
     alert_backlog: IntGaugeVec,
     enforcements: IntCounterVec,
     reconcile_success: GaugeVec,
+    reconcile_interval: GaugeVec,
     reconcile_drift: IntCounterVec,
     policies: IntGauge,
     policy_reload_success: IntGauge,
@@ -241,6 +242,7 @@ pub struct Metrics {
     config_info: IntGaugeVec,
     store_commit: Histogram,
     store_bytes: IntGauge,
+    store_available: IntGauge,
     dead_letters: IntGauge,
     connections: IntGaugeVec,
     panics: IntCounter,
@@ -372,6 +374,11 @@ impl Metrics {
                 "When a sweep of the registry last completed; 0 when none has.",
                 &["registry"],
             )?,
+            reconcile_interval: float_gauges(
+                "reconcile_interval_seconds",
+                "How often the registry is swept, as configured; 0 when it is not.",
+                &["registry"],
+            )?,
             reconcile_drift: counters(
                 "reconcile_drift_total",
                 "Changes found by a sweep that no event had told of.",
@@ -405,6 +412,7 @@ impl Metrics {
                 ),
             )?,
             store_bytes: gauge("store_bytes", "Bytes that the store takes on disk.")?,
+            store_available: gauge("store_available_bytes", "Bytes that the store's disk has left for it.")?,
             dead_letters: gauge("dead_letters", "Dead letters kept; see `tidewaiter dead-letters`.")?,
             connections: gauges("connections", "Open connections to the daemon's own ports.", &["listener"])?,
             panics: keep(
@@ -444,6 +452,7 @@ impl Metrics {
             self.registry_throttled.with_label_values(&[registry]);
             self.reconcile_drift.with_label_values(&[registry]);
             self.reconcile_success.with_label_values(&[registry]);
+            self.reconcile_interval.with_label_values(&[registry]);
             for result in Success::ALL {
                 self.token_refreshes.with_label_values(&[registry.as_str(), result.as_str()]);
             }
@@ -621,6 +630,12 @@ impl Metrics {
         self.reconcile_drift.with_label_values(&[registry]).inc_by(drift);
     }
 
+    /// Says how often a registry is swept.
+    pub fn reconciles_every(&self, registry: &str, every: Duration) {
+        let names = self.names.load();
+        self.reconcile_interval.with_label_values(&[known(registry, &names.registries)]).set(every.as_secs_f64());
+    }
+
     /// The policies were read: `Some` how many are in force, `None` when the ones before stay.
     pub fn policies_read(&self, policies: Option<usize>, at: jiff::Timestamp) {
         self.policy_reload_success.set(i64::from(policies.is_some()));
@@ -651,8 +666,11 @@ impl Metrics {
     }
 
     /// Says what the store holds.
-    pub fn store(&self, bytes: u64, dead_letters: u64) {
+    pub fn store(&self, bytes: u64, available: Option<u64>, dead_letters: u64) {
         self.store_bytes.set(clamped(bytes));
+        if let Some(available) = available {
+            self.store_available.set(clamped(available));
+        }
         self.dead_letters.set(clamped(dead_letters));
     }
 
@@ -791,6 +809,7 @@ mod tests {
             metrics.alerts(name, AlertResult::Delivered, 1);
             metrics.alert_backlog([(name, 1)]);
             metrics.enforcement(name, Enforcement::Lock, EnforcementResult::Done);
+            metrics.reconciles_every(name, Duration::from_secs(1));
             metrics.reconciled(name, jiff::Timestamp::UNIX_EPOCH, 1);
             metrics.config(name);
         };

@@ -151,7 +151,7 @@ impl<S: Store> Admin<S> {
                 Duration::try_from(self.clock.now().duration_since(oldest)).unwrap_or(Duration::ZERO)
             });
             self.metrics.queue(stats.queued, age);
-            self.metrics.store(stats.bytes, stats.dead_letters);
+            self.metrics.store(stats.bytes, stats.available, stats.dead_letters);
             self.metrics
                 .violations(stats.violations.iter().map(|v| (v.policy.as_str(), v.rule, v.severity, v.state, v.count)));
             self.metrics.alert_backlog(stats.outbox.iter().map(|(sink, count)| (sink.as_str(), *count)));

@@ -70,6 +70,10 @@ pub async fn serve(config: Config) -> anyhow::Result<u8> {
         ..Options::default()
     };
     let store = Arc::new(EmbeddedStore::open(&path, options)?);
+    {
+        let metrics = metrics.clone();
+        store.on_commit(move |elapsed| metrics.committed(elapsed));
+    }
 
     // The listeners bind before anything works, so that a taken port is told at once.
     let state = config.state_folder();
@@ -110,6 +114,7 @@ pub async fn serve(config: Config) -> anyhow::Result<u8> {
     };
     shutdown.tasks().spawn(pipeline.clone().run(shutdown.token()));
     for (host, plan) in settings::reconcile(&config)? {
+        metrics.reconciles_every(host.as_str(), plan.every);
         let sweep = Reconcile { pipeline: pipeline.clone(), host, plan };
         shutdown.tasks().spawn(sweep.run(shutdown.token()));
     }

@@ -27,7 +27,8 @@ const PAGE: usize = 1_000;
 /// What is swept at one registry, and how often.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    every: Duration,
+    /// How often.
+    pub every: Duration,
     scope: Option<Scope>,
 }
 

@@ -374,6 +374,8 @@ pub struct Stats {
     pub outbox: Vec<(String, u64)>,
     /// Bytes on disk.
     pub bytes: u64,
+    /// Bytes that the disk still has for it; `None` where that cannot be told.
+    pub available: Option<u64>,
 }
 
 /// How long and how much is kept of what only grows. Tag histories, violations and what they refer to are always kept.

@@ -57,6 +57,12 @@ pub(super) fn sync_directory(path: &Path) -> std::io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
+/// The bytes that the file's disk has left for its owner; `None` where the system does not say.
+pub(super) fn available(path: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(path).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
 /// Makes a new private file; one that is there is an error.
 pub(super) fn create_new(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path)

@@ -19,7 +19,7 @@ mod writer;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -117,6 +117,7 @@ impl EmbeddedStore {
             work: Notify::new(),
             deliver: Notify::new(),
             broken: watch::Sender::new(None),
+            committed: OnceLock::new(),
         });
         let (path, lock, readers, reserve) = match on_disk {
             Some((path, lock, readers, reserve)) => (Some(path), Some(lock), Some(readers), Some(reserve)),
@@ -125,6 +126,11 @@ impl EmbeddedStore {
         let threads = Threads::start(conn, path.clone(), reserve, shared.clone())?;
         let backlog = Backlog { events: options.backlog_events, bytes: options.backlog_bytes };
         Ok(EmbeddedStore { readers, threads, shared, turns: Arc::default(), backlog, path, _lock: lock })
+    }
+
+    /// Has `told` hear how long each durable commit takes. Called once at most; a second call changes nothing.
+    pub fn on_commit(&self, told: impl Fn(Duration) + Send + Sync + 'static) {
+        let _ = self.shared.committed.set(Box::new(told));
     }
 
     /// What a store holds; needs no lock.
@@ -422,6 +428,7 @@ impl Store for EmbeddedStore {
             violations: totals.violations.into_iter().map(kind).collect(),
             outbox: totals.outbox.into_iter().map(|(sink, count)| (sink, unsigned(count))).collect(),
             bytes: bytes.filter_map(|path| std::fs::metadata(path).ok()).map(|m| m.len()).sum(),
+            available: self.path.as_deref().and_then(file::available),
         })
     }
 

@@ -5,7 +5,7 @@
 //! nothing is written any more: what the operating system holds may differ from what it said (T-45).
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc as std_mpsc};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -104,6 +104,9 @@ pub(super) enum Order {
     Restart,
 }
 
+/// Hears how long a durable commit took.
+pub(super) type CommitHook = Box<dyn Fn(Duration) + Send + Sync>;
+
 /// What the writer shares with the rest of the store.
 pub(super) struct Shared {
     /// The figures as of the last commit.
@@ -114,6 +117,8 @@ pub(super) struct Shared {
     pub(super) deliver: Notify,
     /// Why nothing more can be acknowledged.
     pub(super) broken: watch::Sender<Option<String>>,
+    /// Hears how long each commit took.
+    pub(super) committed: OnceLock<CommitHook>,
 }
 
 impl Shared {
@@ -315,10 +320,14 @@ impl Writer {
                 }
             }
         }
+        let begun = Instant::now();
         let fault = fault.or_else(|| self.conn.execute_batch("COMMIT").map_err(StoreError::from).err());
         if let Some(fault) = &fault {
             self.after(fault);
         } else if written > 0 {
+            if let Some(told) = self.shared.committed.get() {
+                told(begun.elapsed());
+            }
             self.totals = totals;
             *self.shared.totals() = self.totals.clone();
             self.since_nudge += written;
