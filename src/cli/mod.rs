@@ -9,6 +9,7 @@ mod check;
 mod clients;
 mod event;
 mod fail;
+mod init;
 mod judging;
 mod local;
 mod policies;
@@ -59,6 +60,7 @@ enum Command {
     Violations(record::Violations),
     Accept(record::Accept),
     Store(store::Args),
+    Init(init::Args),
     Completions(shell::Completions),
     Man(shell::Man),
 }
@@ -97,6 +99,7 @@ fn run(command: Command, terminal: &Terminal) -> Result<u8, Failure> {
         Command::Violations(args) => wait(record::violations(args, terminal)),
         Command::Accept(args) => wait(record::accept(args, terminal)),
         Command::Store(args) => store::run(args, terminal),
+        Command::Init(args) => init::run(args, terminal),
         Command::Completions(args) => shell::completions(&args, Cli::command(), terminal),
         Command::Man(args) => shell::man(&args, Cli::command(), terminal),
     }
