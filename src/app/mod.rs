@@ -27,7 +27,7 @@ use crate::store::{Retention, Store};
 use crate::telemetry;
 
 pub use policies::{PolicyFault, beside as read_beside_policy, load as load_policies, sources as policy_sources};
-pub use settings::registry_settings;
+pub use settings::{registry_settings, sink_settings, tls_files};
 
 /// How long draining may take: senders wait at most this long for an answer, and a step for its registry.
 const DRAIN: Duration = Duration::from_secs(10);

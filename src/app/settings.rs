@@ -181,7 +181,10 @@ pub(super) fn sinks(config: &Config) -> anyhow::Result<Vec<SinkSettings>> {
 }
 
 /// One sink's settings.
-pub(super) fn sink_settings(sink: &config::Sink) -> anyhow::Result<SinkSettings> {
+///
+/// # Errors
+/// A file that cannot be read, or a setting that its kind cannot use.
+pub fn sink_settings(sink: &config::Sink) -> anyhow::Result<SinkSettings> {
     let mut urls = sink.urls.iter().map(|u| alert::Target::new(secret(u))).collect::<Result<Vec<_>, _>>()?;
     let auth = match &sink.auth {
         SinkAuth::None => None,
@@ -281,7 +284,7 @@ pub(super) fn intake_limits(config: &Config) -> intake::Limits {
 }
 
 /// The files of a certificate.
-pub(super) fn tls_files(tls: &config::Tls) -> TlsFiles {
+pub fn tls_files(tls: &config::Tls) -> TlsFiles {
     TlsFiles {
         certificate: tls.certificate.clone(),
         key: tls.key.clone(),

@@ -7,6 +7,7 @@ mod api;
 mod audit;
 mod check;
 mod clients;
+mod doctor;
 mod event;
 mod fail;
 mod init;
@@ -21,6 +22,7 @@ mod shell;
 mod store;
 mod targets;
 mod terminal;
+mod trial;
 
 use std::process::ExitCode;
 
@@ -61,6 +63,7 @@ enum Command {
     Accept(record::Accept),
     Store(store::Args),
     Init(init::Args),
+    Doctor(doctor::Args),
     Completions(shell::Completions),
     Man(shell::Man),
 }
@@ -100,6 +103,7 @@ fn run(command: Command, terminal: &Terminal) -> Result<u8, Failure> {
         Command::Accept(args) => wait(record::accept(args, terminal)),
         Command::Store(args) => store::run(args, terminal),
         Command::Init(args) => init::run(args, terminal),
+        Command::Doctor(args) => wait(doctor::run(args, terminal)),
         Command::Completions(args) => shell::completions(&args, Cli::command(), terminal),
         Command::Man(args) => shell::man(&args, Cli::command(), terminal),
     }

@@ -35,6 +35,7 @@ enum Verb {
         #[arg(short, long, value_enum, default_value_t = LintFormat::Text)]
         output: LintFormat,
     },
+    Test(super::trial::Args),
     /// Say which class and requirements a reference meets, or what a reason code means
     Explain {
         /// HOST/REPO:TAG, or a reason such as missing-platform
@@ -61,6 +62,7 @@ enum LintFormat {
 
 pub(super) fn run(args: Args, terminal: &Terminal) -> Result<u8, Failure> {
     match args.verb {
+        Verb::Test(args) => super::trial::run(&args, terminal),
         Verb::Lint { paths, output } => lint(&paths, output, terminal),
         Verb::Explain { what, policies, config } => {
             if let Some(reason) = Reason::ALL.iter().find(|r| r.as_str() == what) {
