@@ -367,7 +367,9 @@ impl Compiler<'_> {
             class.is_followed = followed.contains(&n);
         }
         let mut lines = lines;
-        for &n in &followed {
+        // Followers as a whole, and what they follow: concerned when there is nothing to follow any more.
+        let followers = classes.iter().enumerate().filter(|(_, c)| c.require.follows.is_some()).map(|(n, _)| n);
+        for n in followers.chain(followed.iter().copied()) {
             add_line(&mut lines, n, &identities[n], None, Vec::new());
         }
         let other_tags = match spec.get("otherTags") {

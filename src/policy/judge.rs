@@ -141,7 +141,7 @@ pub fn affected(set: &PolicySet, observation: &Observation, changes: &[Change]) 
             match change {
                 Change::Tag { tag, old, new } => {
                     targets.insert(Target::Tag(n, tag.clone()));
-                    neighbours(&mut gather, n, policy, tag, &mut targets);
+                    neighbours(&mut gather, n, policy, tag, changes, &mut targets);
                     for digest in [old, new].into_iter().flatten() {
                         if policy.classes.iter().any(|c| matches!(&c.require.members_tagged, Some((_, None)))) {
                             tags_above(&mut gather, n, digest, &mut targets);
@@ -155,7 +155,7 @@ pub fn affected(set: &PolicySet, observation: &Observation, changes: &[Change]) 
                     // What a tag leads to concerns its followers too, and the next version up.
                     for target in &tags {
                         if let Target::Tag(_, tag) = target {
-                            neighbours(&mut gather, n, policy, tag, &mut targets);
+                            neighbours(&mut gather, n, policy, tag, changes, &mut targets);
                         }
                     }
                     targets.extend(tags);
@@ -175,7 +175,14 @@ fn governing<'a>(set: &'a PolicySet, observation: &Observation) -> Vec<(usize, &
 }
 
 /// The tags related to one tag by the classes of a policy.
-fn neighbours(gather: &mut Gather<'_>, n: usize, policy: &Policy, tag: &Tag, targets: &mut BTreeSet<Target>) {
+fn neighbours(
+    gather: &mut Gather<'_>,
+    n: usize,
+    policy: &Policy,
+    tag: &Tag,
+    changes: &[Change],
+    targets: &mut BTreeSet<Target>,
+) {
     let Some(member) = policy.membership(tag) else { return };
     let class = &policy.classes[member.class];
     let mut add = |gather: &mut Gather<'_>, line: &LineId, group: Vec<u8>, span: Span| {
@@ -192,6 +199,23 @@ fn neighbours(gather: &mut Gather<'_>, n: usize, policy: &Policy, tag: &Tag, tar
         for relation in relations.into_iter().flatten().filter(|r| r.class == member.class) {
             for pairing in &relation.by_form {
                 add(gather, &pairing.ours, member.captures.group(&pairing.shared), Span::All);
+            }
+        }
+    }
+    // Where the class had no tag or has none any more, whatever follows it is concerned: `orphan` is said of tags
+    // only while there is something to follow.
+    if class.is_followed
+        && class.expected.is_some()
+        && let Some(whole) = policy.whole_line(member.class)
+    {
+        let changed = |t: &Tag| changes.iter().any(|c| matches!(c, Change::Tag { tag, .. } if tag == t));
+        let highest = gather.line(whole, Captures::default().group(&[]), Span::Highest(changes.len() + 1));
+        if highest.is_some_and(|fact| matches!(fact, Fact::Known(tags) if tags.iter().all(changed))) {
+            for (c, other) in policy.classes.iter().enumerate() {
+                let follows = other.require.follows.as_ref().is_some_and(|(_, f)| f.target.class == member.class);
+                if let Some(line) = policy.whole_line(c).filter(|_| follows) {
+                    add(gather, line, Captures::default().group(&[]), Span::All);
+                }
             }
         }
     }

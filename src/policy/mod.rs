@@ -9,6 +9,7 @@ mod expression;
 pub mod form;
 mod hint;
 mod judge;
+mod lint;
 mod observation;
 mod pending;
 mod reason;
@@ -24,6 +25,7 @@ pub mod violation;
 pub use compile::{Document, ReadFile, SCHEMA, compile, documents};
 pub use expression::VARIABLES;
 pub use judge::{Change, Judgement, Target, affected, is_digest_tag, judge, targets_of};
+pub use lint::lint;
 pub use observation::{
     Answer, Cause, CauseKind, Fact, LineId, LineKey, Observation, Question, SPAN_MAX, Span, StoredConfig,
     StoredManifest, TagRecord,

@@ -4,6 +4,8 @@
 mod expect;
 mod manifests;
 mod spec;
+#[cfg(test)]
+mod tests;
 mod world;
 
 use std::collections::BTreeSet;

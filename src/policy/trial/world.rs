@@ -210,6 +210,28 @@ impl World {
         all.find(|v| *v.key.policy == *policy && v.key.rule == rule && of_subject(&v.key))
     }
 
+    /// All violations on record.
+    #[cfg(test)]
+    pub fn violations(&self) -> impl Iterator<Item = &Violation> {
+        self.record.violations.values()
+    }
+
+    /// All latest verdicts.
+    #[cfg(test)]
+    pub fn verdicts(&self) -> impl Iterator<Item = (&Subject, &Verdict)> {
+        self.record.verdicts.iter().map(|((_, subject), verdict)| (subject, verdict))
+    }
+
+    /// As if nothing had been judged yet.
+    #[cfg(test)]
+    pub fn forget_verdicts(&mut self) {
+        self.record.verdicts.clear();
+        self.record.violations.clear();
+        for entry in self.record.tags.values_mut() {
+            entry.lead = None;
+        }
+    }
+
     /// Lets time pass: what is pending falls due, and days begin on which policies read otherwise.
     pub fn pass_time(&mut self, until: Timestamp) {
         let mut last = None;
@@ -275,7 +297,15 @@ impl World {
                 })
             })
             .collect();
-        self.judge_targets(Vec::new(), targets, Origin::Event);
+        let missed: Vec<Digest> = self.record.gone.iter().cloned().collect();
+        let mut changes = Vec::new();
+        for digest in missed {
+            if let Fact::Known(_) = self.registry.fetch(&digest, &self.catalogue) {
+                self.record.gone.remove(&digest);
+                changes.push(Change::Manifest(digest));
+            }
+        }
+        self.judge_targets(changes, targets, Origin::Event);
     }
 
     /// Handles events that arrive together.
@@ -589,8 +619,13 @@ impl World {
             return Fact::Known(manifest.clone());
         }
         let fact = self.registry.fetch(digest, &self.catalogue);
-        if let Fact::Known(manifest) = &fact {
-            self.keep(digest, manifest);
+        match &fact {
+            Fact::Known(manifest) => self.keep(digest, manifest),
+            // Until something tells otherwise: an event about it, an audit, or another try.
+            Fact::Absent => {
+                self.record.gone.insert(digest.clone());
+            }
+            Fact::Undetermined(_) => {}
         }
         fact
     }
