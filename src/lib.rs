@@ -9,6 +9,7 @@ pub mod config;
 pub mod document;
 pub mod event;
 pub mod history;
+pub mod identity;
 pub mod image;
 pub mod intake;
 pub mod listen;

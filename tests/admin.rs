@@ -11,7 +11,9 @@ use std::time::Duration;
 use common::{Memory, Reply, read_reply, until};
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use tidewaiter::admin::{Access, Admin, Check, CheckError, HookFuture, ROUTES, Readiness, ReadyLimits, Tokens};
+use tidewaiter::admin::{
+    Access, Admin, Check, CheckError, HookFuture, Hooks, ROUTES, Readiness, ReadyLimits, Retry, Tokens,
+};
 use tidewaiter::clock::SystemClock;
 use tidewaiter::history::{Known, Origin, Sighting, TagHistory};
 use tidewaiter::image::{Digest, Reference};
@@ -37,6 +39,12 @@ impl Check for Echo {
     }
 }
 
+impl Retry for Echo {
+    fn retry(&self) -> HookFuture<'_, Result<String, CheckError>> {
+        Box::pin(async { Ok(json!({ "read": 2, "recorded": 3, "kept": 1 }).to_string()) })
+    }
+}
+
 struct Running {
     address: SocketAddr,
     store: Arc<Memory>,
@@ -58,7 +66,8 @@ async fn start(tokens: Tokens) -> Running {
     let readiness = Arc::new(Readiness::new(limits, stop.clone()));
     let (watched, probed) = (readiness.clone(), store.clone());
     tokio::spawn(async move { watched.watch(&*probed).await });
-    let admin = Admin::new(store.clone(), readiness.clone(), Arc::new(Echo), tokens, metrics, Arc::new(SystemClock));
+    let hooks = Hooks { check: Arc::new(Echo), retry: Arc::new(Echo) };
+    let admin = Admin::new(store.clone(), readiness.clone(), hooks, tokens, metrics, Arc::new(SystemClock));
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
     tokio::spawn(admin.serve(socket, None, stop.clone()));

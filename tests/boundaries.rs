@@ -37,6 +37,8 @@ const ROOMS: &[(&str, May)] = &[
     ("store", Use(&["image", "event", "history", "policy", "clock", "metrics"])),
     ("intake", Use(&["image", "event", "history", "listen", "store", "clock", "metrics", "shutdown"])),
     ("alert", Use(&["image", "policy", "store", "backoff", "clock", "metrics", "shutdown"])),
+    // Opens connections by the rules of `registry`, and is what `intake` asks for keys and certificates.
+    ("identity", Use(&["event", "registry", "intake", "backoff"])),
     // What it prints of the record are the rows that `store` reads.
     ("report", Use(&["image", "event", "history", "policy", "document", "store"])),
     (

@@ -102,10 +102,10 @@ struct Running {
 struct DenyLatest;
 
 impl Admission for DenyLatest {
-    fn decide<'a>(&'a self, _: &'a str, events: &'a [(Host, Event)]) -> HookFuture<'a, Decision> {
+    fn decide<'a>(&'a self, _: &'a str, events: &'a [(Host, Event)]) -> HookFuture<'a, Result<Decision, StoreError>> {
         let denied = events.iter().any(|(_, e)| e.tag.as_ref().is_some_and(|t| t.as_str() == "latest"));
         Box::pin(async move {
-            if denied { Decision::Deny { reason: "latest is \"moved\" by\nhand".into() } } else { Decision::Allow }
+            Ok(if denied { Decision::Deny { reason: "latest is \"moved\" by\nhand".into() } } else { Decision::Allow })
         })
     }
 }
@@ -137,7 +137,7 @@ async fn start_with(change: impl FnOnce(&mut Limits)) -> Running {
     let mut limits = Limits::default();
     change(&mut limits);
     let must_end = CancellationToken::new();
-    let hooks = Hooks { admission: Some(Arc::new(DenyLatest)), confirm: None };
+    let hooks = Hooks { admission: Some(Arc::new(DenyLatest)), ..Hooks::default() };
     let intake = Intake::new(table.clone(), limits, hooks, store.clone(), clock, must_end.clone());
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();

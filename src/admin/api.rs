@@ -7,16 +7,18 @@ use serde_json::json;
 
 use super::query::{Query, quote};
 use super::respond::{self, Fault};
-use super::{Check, CheckError};
+use super::{Check, CheckError, Retry};
 use crate::history::{Origin, Period};
 use crate::image::{Host, Reference, RepositoryName, Tag};
 use crate::listen::Answer;
 use crate::policy::{self, Fact, Question, State};
-use crate::report::{event_json, history_json, listing_json, violation_json};
+use crate::report::{dead_letter_json, event_json, history_json, listing_json, violation_json};
 use crate::store::{Paging, Recheck, Store, ViolationFilter};
 
 /// Longest reason of an acceptance, in characters.
 const REASON_CHARS_MAX: usize = 1_000;
+/// Most dead letters on one page.
+const DEAD_LETTERS_MAX: usize = 50;
 /// Most references of one check.
 const TARGETS_MAX: usize = 100;
 
@@ -111,6 +113,25 @@ fn since(text: &str, now: Timestamp) -> Result<Timestamp, Fault> {
         let text = quote(text);
         Fault::Invalid(format!("`since`: `{text}` is neither a time (`2026-11-22T10:00:00Z`) nor a duration (`24h`)"))
     })
+}
+
+/// `GET /api/v1/dead-letters`
+pub(super) async fn dead_letters<S: Store>(store: &S, query: &str) -> Result<Answer, Fault> {
+    let mut query = Query::read(query, &["limit", "cursor"])?;
+    let paging = query.paging()?;
+    // Each is read whole, and may have a mebibyte.
+    let page = store.dead_letters(Paging { limit: paging.limit.min(DEAD_LETTERS_MAX), ..paging }).await?;
+    let items = page.items.iter().map(dead_letter_json).collect();
+    Ok(respond::json(StatusCode::OK, &listing_json("deadLetters", items, page.next.as_deref())))
+}
+
+/// `POST /api/v1/dead-letters/retry`
+pub(super) async fn retry(retry: &dyn Retry) -> Result<Answer, Fault> {
+    match retry.retry().await {
+        Ok(text) => Ok(respond::raw_json(StatusCode::OK, text)),
+        Err(CheckError::Refused(message)) => Err(Fault::Invalid(message)),
+        Err(CheckError::Unavailable(message)) => Err(Fault::Unavailable(message)),
+    }
 }
 
 /// What an acceptance says.

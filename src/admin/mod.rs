@@ -42,7 +42,7 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 const BODY_TIME: Duration = Duration::from_secs(5);
 /// Time for an answer out of the record.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
-/// Time for a check, which asks registries.
+/// Time for a check, which asks registries, and for reading everything again that could not be read.
 const CHECK_TIME: Duration = Duration::from_secs(120);
 
 /// Why a check gave no report.
@@ -65,11 +65,26 @@ pub trait Check: Send + Sync + 'static {
     fn check(&self, references: Vec<Reference>) -> HookFuture<'_, Result<String, CheckError>>;
 }
 
+/// Reads dead letters again.
+pub trait Retry: Send + Sync + 'static {
+    /// All of them, by what the daemon knows now; what became of them, as JSON.
+    fn retry(&self) -> HookFuture<'_, Result<String, CheckError>>;
+}
+
+/// What the rest of the program does for the listener.
+#[derive(Clone)]
+pub struct Hooks {
+    /// For `POST /api/v1/check`.
+    pub check: Arc<dyn Check>,
+    /// For `POST /api/v1/dead-letters/retry`.
+    pub retry: Arc<dyn Retry>,
+}
+
 /// The listener's service.
 pub struct Admin<S> {
     store: Arc<S>,
     readiness: Arc<Readiness>,
-    check: Arc<dyn Check>,
+    hooks: Hooks,
     tokens: Tokens,
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
@@ -80,12 +95,12 @@ impl<S: Store> Admin<S> {
     pub fn new(
         store: Arc<S>,
         readiness: Arc<Readiness>,
-        check: Arc<dyn Check>,
+        hooks: Hooks,
         tokens: Tokens,
         metrics: Arc<Metrics>,
         clock: Arc<dyn Clock>,
     ) -> Admin<S> {
-        Admin { store, readiness, check, tokens, metrics, clock }
+        Admin { store, readiness, hooks, tokens, metrics, clock }
     }
 
     /// Serves until `stop`, then accepts no more, finishes the requests at hand and returns.
@@ -108,7 +123,7 @@ impl<S: Store> Admin<S> {
         self.tokens.check(route.access, &head.headers, peer)?;
 
         let handler = route.handler;
-        let time = if handler == Handler::Check { CHECK_TIME } else { ANSWER_TIME };
+        let time = if matches!(handler, Handler::Check | Handler::Retry) { CHECK_TIME } else { ANSWER_TIME };
         let body = if method == Method::POST {
             let json = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|text| {
                 text.split(';').next().is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
@@ -140,7 +155,9 @@ impl<S: Store> Admin<S> {
             Handler::History => api::history(&*self.store, query).await,
             Handler::Events => api::events(&*self.store, query, self.clock.now()).await,
             Handler::Accept => api::accept(&*self.store, body, self.clock.now()).await,
-            Handler::Check => api::check(&*self.check, body).await,
+            Handler::Check => api::check(&*self.hooks.check, body).await,
+            Handler::DeadLetters => api::dead_letters(&*self.store, query).await,
+            Handler::Retry => api::retry(&*self.hooks.retry).await,
         }
     }
 

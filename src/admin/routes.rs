@@ -38,6 +38,8 @@ pub(super) enum Handler {
     Verdicts,
     History,
     Events,
+    DeadLetters,
+    Retry,
     Accept,
     Check,
 }
@@ -64,6 +66,8 @@ pub const ROUTES: &[Route] = &[
     get("/api/v1/verdicts", Access::Read, Handler::Verdicts),
     get("/api/v1/history", Access::Read, Handler::History),
     get("/api/v1/events", Access::Read, Handler::Events),
+    get("/api/v1/dead-letters", Access::Read, Handler::DeadLetters),
+    post("/api/v1/dead-letters/retry", Access::Write, Handler::Retry),
     post("/api/v1/acceptances", Access::Write, Handler::Accept),
     // Changes nothing, though it asks registries with the daemon's credentials: what it tells is what the
     // record tells.

@@ -2,6 +2,7 @@
 //! what it needs and nothing more. The one place that wires.
 
 mod check;
+mod hooks;
 mod policies;
 mod settings;
 
@@ -17,6 +18,7 @@ use crate::admin::{self, Admin, Readiness, ReadyLimits};
 use crate::alert;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, StoreUrl};
+use crate::identity::Subscriptions;
 use crate::intake::{Hooks, Intake, Sources};
 use crate::listen::{SelfSigned, Tls};
 use crate::metrics::{Listener, Metrics};
@@ -31,6 +33,8 @@ pub use settings::{registry_settings, sink_settings, tls_files};
 
 /// How long draining may take: senders wait at most this long for an answer, and a step for its registry.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long the start waits for the keys of token issuers: senders whose tokens are refused come back late.
+const KEYS_WAIT: Duration = Duration::from_secs(3);
 /// How often what is kept is looked through.
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
 
@@ -127,15 +131,20 @@ pub async fn serve(config: Config) -> anyhow::Result<u8> {
     shutdown.tasks().spawn(prune(store.clone(), settings::retention(&config), clock.clone(), shutdown.token()));
 
     // In: events and people.
-    let sources = Sources::new(settings::sources(&config)?, metrics.clone());
-    let intake = Intake::new(
-        sources,
-        settings::intake_limits(&config),
-        Hooks::default(),
-        store.clone(),
-        clock.clone(),
-        shutdown.token(),
-    );
+    let senders = settings::senders(&config)?;
+    for issuer in &senders.issuers {
+        shutdown.tasks().spawn(issuer.clone().run(shutdown.token()));
+    }
+    futures_util::future::join_all(senders.issuers.iter().map(|issuer| issuer.first(KEYS_WAIT))).await;
+    let hooks = Hooks {
+        admission: Some(Arc::new(hooks::Gate { pipeline: pipeline.clone() })),
+        confirm: Some(Arc::new(Subscriptions::new(senders.topics, shutdown.tasks().clone(), shutdown.token()))),
+        buried: Some(Arc::new(hooks::DeadLetters::new(pipeline.clone(), shutdown.tasks().clone()))),
+    };
+    let sources = Sources::new(senders.sources, metrics.clone());
+    let retry = Arc::new(hooks::Reread { sources: sources.clone(), store: store.clone() });
+    let intake =
+        Intake::new(sources, settings::intake_limits(&config), hooks, store.clone(), clock.clone(), shutdown.token());
     shutdown.tasks().spawn(tls.clone().watch(shutdown.token()));
     shutdown.tasks().spawn(intake.serve(events_socket, Some(tls), shutdown.token()));
     let limits = ReadyLimits { backlog_events: config.limits.backlog_events, ..ReadyLimits::default() };
@@ -157,7 +166,7 @@ pub async fn serve(config: Config) -> anyhow::Result<u8> {
     if let Some(tls) = &admin_tls {
         shutdown.tasks().spawn(tls.clone().watch(shutdown.token()));
     }
-    let admin = Admin::new(store.clone(), readiness.clone(), check, tokens, metrics, clock);
+    let admin = Admin::new(store.clone(), readiness.clone(), admin::Hooks { check, retry }, tokens, metrics, clock);
     shutdown.tasks().spawn(admin.serve(admin_socket, admin_tls, shutdown.token()));
     readiness.started();
     tracing::info!(events = %events_at, admin = %admin_at, policies = set.load().policies().len(), "tidewaiter is ready");

@@ -11,7 +11,8 @@ use secrecy::SecretString;
 use crate::alert::{self, SinkKind, SinkSettings};
 use crate::config::{self, Config, LogFormat, RegistryAuth, Secret, SinkAuth, SourceAuth};
 use crate::event::Format;
-use crate::event::authenticity::{Algorithm, Credential, Encoding, Secrets};
+use crate::event::authenticity::{Algorithm, Credential, Encoding, Expected, Identity, Secrets};
+use crate::identity::{self, Certificates, Fetch, Issuer};
 use crate::image::Host;
 use crate::intake::{self, Auth, Source};
 use crate::listen::{self, TlsFiles};
@@ -208,12 +209,33 @@ pub fn sink_settings(sink: &config::Sink) -> anyhow::Result<SinkSettings> {
     Ok(SinkSettings { name: sink.name.as_str().into(), kind, severities: sink.severities.clone(), ca_pem })
 }
 
-/// The sources of events.
-pub(super) fn sources(config: &Config) -> anyhow::Result<Vec<Source>> {
-    config.sources.iter().map(|s| source(config, s).with_context(|| format!("source `{}`", s.name))).collect()
+/// The sources of events, with what works for them in the background.
+#[derive(Default)]
+pub(super) struct Senders {
+    /// The sources.
+    pub sources: Vec<Source>,
+    /// Issuers whose keys are to be fetched.
+    pub issuers: Vec<Arc<Issuer>>,
+    /// Sources whose topics may be subscribed to, each with its topics.
+    pub topics: Vec<(String, Vec<String>, Fetch)>,
 }
 
-fn source(config: &Config, source: &config::SourceConfig) -> anyhow::Result<Source> {
+/// The sources of events. Nothing is fetched yet.
+pub(super) fn senders(config: &Config) -> anyhow::Result<Senders> {
+    let mut senders = Senders::default();
+    for source in &config.sources {
+        let made = sender(config, source, &mut senders).with_context(|| format!("source `{}`", source.name))?;
+        senders.sources.push(made);
+    }
+    Ok(senders)
+}
+
+fn fetch(reach: &config::Reach) -> anyhow::Result<Fetch> {
+    let ca = reach.ca.as_deref().map(read).transpose()?;
+    Ok(Fetch::new(&identity::Reach { ca, allow_private: reach.allow_private, endpoint: None })?)
+}
+
+fn sender(config: &Config, source: &config::SourceConfig, senders: &mut Senders) -> anyhow::Result<Source> {
     let format: Format = source.format.parse().map_err(|_| anyhow!("unknown format `{}`", source.format))?;
     let mut registries = HashMap::new();
     for host in &source.registries {
@@ -222,34 +244,23 @@ fn source(config: &Config, source: &config::SourceConfig) -> anyhow::Result<Sour
             registries.insert(alias, host.clone());
         }
     }
-    let secrets = |all: &[Secret]| Secrets::new(all.iter().map(secret).collect());
     let auth = match &source.auth {
         None => Auth::Unauthenticated,
-        Some(SourceAuth::Header { name, values }) => {
-            Auth::Secret(Credential::Header { name: name.clone(), secrets: secrets(values)? })
-        }
-        Some(SourceAuth::Basic { username, passwords }) => {
-            Auth::Secret(Credential::Basic { user: username.clone(), passwords: secrets(passwords)? })
-        }
-        Some(SourceAuth::Query { parameter, values }) => {
-            Auth::Secret(Credential::Query { name: parameter.clone(), secrets: secrets(values)? })
-        }
-        Some(SourceAuth::Hmac { header, algorithm, prefix, keys }) => Auth::Secret(Credential::Hmac {
-            header: header.clone(),
-            algorithm: match algorithm {
-                config::HmacAlgorithm::Sha256 => Algorithm::Sha256,
-                config::HmacAlgorithm::Sha1 => Algorithm::Sha1,
-            },
-            encoding: Encoding::Hex,
-            prefix: prefix.clone(),
-            secrets: secrets(keys)?,
-        }),
         Some(SourceAuth::ClientCertificate(names)) => Auth::ClientCertificate { names: names.clone() },
-        Some(SourceAuth::Oidc { .. } | SourceAuth::Sns(_)) => {
-            return Err(anyhow!(
-                "`auth` of kind oidc and sns are not served by this build yet; use a header or query secret"
-            ));
+        Some(SourceAuth::Oidc { issuer, jwks, audience, subjects, emails, reach }) => {
+            let keys = Arc::new(Issuer::new(issuer, jwks.clone(), fetch(reach)?));
+            senders.issuers.push(keys.clone());
+            let subjects = subjects.iter().cloned().map(Identity::Subject);
+            let identities = subjects.chain(emails.iter().cloned().map(Identity::Email));
+            let expected = |identity| Expected { issuer: issuer.clone(), audience: audience.clone(), identity };
+            Auth::Oidc { keys, expected: identities.map(expected).collect() }
         }
+        Some(SourceAuth::Sns { topics, reach }) => {
+            let fetch = fetch(reach)?;
+            senders.topics.push((source.name.clone(), topics.clone(), fetch.clone()));
+            Auth::Sns { topics: topics.clone(), certificates: Arc::new(Certificates::new(topics, fetch)) }
+        }
+        Some(shared) => Auth::Secret(credential(shared)?),
     };
     Ok(Source {
         name: source.name.as_str().into(),
@@ -257,7 +268,37 @@ fn source(config: &Config, source: &config::SourceConfig) -> anyhow::Result<Sour
         auth,
         registry: source.registry.clone(),
         registries,
-        admission: false,
+        admission: source.admission,
+    })
+}
+
+/// What is checked against a shared secret.
+fn credential(auth: &SourceAuth) -> anyhow::Result<Credential> {
+    let secrets = |all: &[Secret]| Secrets::new(all.iter().map(secret).collect());
+    Ok(match auth {
+        SourceAuth::Header { name, values } => Credential::Header { name: name.clone(), secrets: secrets(values)? },
+        SourceAuth::Basic { username, passwords } => {
+            Credential::Basic { user: username.clone(), passwords: secrets(passwords)? }
+        }
+        SourceAuth::Query { parameter, values } => {
+            Credential::Query { name: parameter.clone(), secrets: secrets(values)? }
+        }
+        SourceAuth::Hmac { header, algorithm, encoding, prefix, keys } => Credential::Hmac {
+            header: header.clone(),
+            algorithm: match algorithm {
+                config::HmacAlgorithm::Sha256 => Algorithm::Sha256,
+                config::HmacAlgorithm::Sha1 => Algorithm::Sha1,
+            },
+            encoding: match encoding {
+                config::HmacEncoding::Hex => Encoding::Hex,
+                config::HmacEncoding::Base64 => Encoding::Base64,
+            },
+            prefix: prefix.clone(),
+            secrets: secrets(keys)?,
+        },
+        SourceAuth::Oidc { .. } | SourceAuth::ClientCertificate(_) | SourceAuth::Sns { .. } => {
+            return Err(anyhow!("its `auth` has no shared secret"));
+        }
     })
 }
 

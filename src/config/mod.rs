@@ -17,8 +17,9 @@ use crate::document::{Fault, Schema, Source, Span};
 
 pub use secret::{Origin, Outside, Secret, System};
 pub use types::{
-    Admin, Config, HmacAlgorithm, Limits, Listen, Log, LogFormat, LogLevel, Policies, Reconcile, Registry,
-    RegistryAuth, RegistryLimits, Retention, Sink, SinkAuth, SinkKind, SourceAuth, SourceConfig, StoreUrl, Tls,
+    Admin, Config, HmacAlgorithm, HmacEncoding, Limits, Listen, Log, LogFormat, LogLevel, Policies, Reach, Reconcile,
+    Registry, RegistryAuth, RegistryLimits, Retention, Sink, SinkAuth, SinkKind, SourceAuth, SourceConfig, StoreUrl,
+    Tls,
 };
 
 /// The published JSON Schema of the configuration.

@@ -97,7 +97,7 @@ fn every_part_of_a_complete_configuration() {
     );
     assert_eq!(forge.registries.len(), 2);
     assert_eq!(google.registries.len(), 3, "all that are configured");
-    assert!(matches!(&amazon.auth, Some(SourceAuth::Sns(topics)) if topics.len() == 1));
+    assert!(matches!(&amazon.auth, Some(SourceAuth::Sns { topics, .. }) if topics.len() == 1));
     assert!(dev.auth.is_none());
     let [oncall, chat, page, bus] = &config.sinks[..] else { panic!() };
     assert_eq!((oncall.urls.len(), &oncall.severities[..]), (2, &[Severity::Critical][..]));

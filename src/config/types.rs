@@ -174,6 +174,8 @@ pub struct SourceConfig {
     pub registries: Vec<Host>,
     /// How senders prove themselves; `None` only with `allowUnauthenticated`.
     pub auth: Option<SourceAuth>,
+    /// Whether the sender asks before it writes, and acts by the answer.
+    pub admission: bool,
 }
 
 /// How a sender proves itself. Lists of secrets have one or two: both are valid while one is being changed.
@@ -200,21 +202,27 @@ pub enum SourceAuth {
         /// The values accepted.
         values: Vec<Secret>,
     },
-    /// An HMAC of the body, in hex.
+    /// An HMAC of the body.
     Hmac {
         /// The header, in lower case.
         header: String,
         /// The hash.
         algorithm: HmacAlgorithm,
-        /// What stands before the digits.
+        /// How it is written.
+        encoding: HmacEncoding,
+        /// What stands before it.
         prefix: String,
         /// The keys accepted.
         keys: Vec<Secret>,
     },
     /// An OpenID Connect identity token.
     Oidc {
-        /// The issuer; `https`.
-        issuer: Url,
+        /// The issuer as written, an https address: `iss` is compared with it letter by letter.
+        issuer: String,
+        /// Where its keys are; `None` where its discovery document is to say.
+        jwks: Option<Url>,
+        /// How it is reached.
+        reach: Reach,
         /// The audience.
         audience: String,
         /// Subjects accepted; not empty unless `emails` is not.
@@ -224,8 +232,31 @@ pub enum SourceAuth {
     },
     /// A TLS client certificate with one of these names.
     ClientCertificate(Vec<String>),
-    /// Amazon SNS signatures for one of these topics.
-    Sns(Vec<String>),
+    /// Amazon SNS signatures.
+    Sns {
+        /// For one of these topics.
+        topics: Vec<String>,
+        /// How the service is reached.
+        reach: Reach,
+    },
+}
+
+/// How something outside is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Reach {
+    /// Further authorities, PEM.
+    pub ca: Option<PathBuf>,
+    /// Loopback and private addresses are allowed.
+    pub allow_private: bool,
+}
+
+/// How a signature is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HmacEncoding {
+    /// Hexadecimal.
+    Hex,
+    /// Base64.
+    Base64,
 }
 
 /// The hash of an HMAC.

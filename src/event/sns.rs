@@ -7,7 +7,7 @@ const URL_BYTES_MAX: usize = 2048;
 
 /// Whether `text` is an https address at `sns.<region>.amazonaws.com` or `sns.<region>.amazonaws.com.cn`, with
 /// neither user information nor a port. Anyone can send a message that says anything else (T-17, T-18).
-pub(super) fn url_is_of_the_service(text: &str) -> bool {
+pub fn url_is_of_the_service(text: &str) -> bool {
     // The parser drops control characters and folds slashes; an address that needs it is not the service's.
     let plain = text.len() <= URL_BYTES_MAX && text.bytes().all(|b| b.is_ascii_graphic() && b != b'\\');
     let Some(url) = Url::parse(text).ok().filter(|_| plain) else { return false };

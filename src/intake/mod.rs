@@ -8,6 +8,7 @@ mod auth;
 mod body;
 mod receive;
 mod record;
+mod reread;
 mod respond;
 
 use std::collections::HashMap;
@@ -27,9 +28,10 @@ use crate::event::{Event, Format};
 use crate::image::Host;
 use crate::listen::{self, Server, Tls};
 use crate::metrics::{EventCounters, Listener, Metrics};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 pub use auth::{Auth, CertificateSource, KeySource};
+pub use reread::Retried;
 
 /// What the listener grants (threat model, section 5).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,13 +105,25 @@ pub type HookFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// Answers senders that ask before they act, from the record alone, within the answer deadline.
 pub trait Admission: Send + Sync + 'static {
     /// Decides about the events of one request at their configured registries.
-    fn decide<'a>(&'a self, source: &'a str, events: &'a [(Host, Event)]) -> HookFuture<'a, Decision>;
+    ///
+    /// An error is the store's: the sender is told to ask again.
+    fn decide<'a>(
+        &'a self,
+        source: &'a str,
+        events: &'a [(Host, Event)],
+    ) -> HookFuture<'a, Result<Decision, StoreError>>;
 }
 
 /// Confirms subscriptions that wait for a call. The address is checked to be the service's own.
 pub trait Confirm: Send + Sync + 'static {
-    /// Begins to call `url`; returns at once.
-    fn confirm(&self, source: &str, topic: &str, url: &str);
+    /// Begins to call `url` and returns at once; `false` where the topic is not one that the source takes.
+    fn confirm(&self, source: &str, topic: &str, url: &str) -> bool;
+}
+
+/// Hears of dead letters once they are kept.
+pub trait Buried: Send + Sync + 'static {
+    /// One was kept; returns at once.
+    fn buried(&self, source: &str, fault: &str);
 }
 
 /// What the rest of the program does for the listener.
@@ -119,6 +133,8 @@ pub struct Hooks {
     pub admission: Option<Arc<dyn Admission>>,
     /// For SNS; without it a subscription is kept as a dead letter that says what to do.
     pub confirm: Option<Arc<dyn Confirm>>,
+    /// Told of dead letters.
+    pub buried: Option<Arc<dyn Buried>>,
 }
 
 /// A source with what it is counted by.

@@ -159,7 +159,7 @@ impl<S: Store> Intake<S> {
         if !plan.events.iter().any(|(_, event)| event.stage == Stage::Intended) {
             return Ok(());
         }
-        match admission.decide(&known.source.name, &plan.events).await {
+        match admission.decide(&known.source.name, &plan.events).await.map_err(|error| self.refused(error))? {
             Decision::Allow => Ok(()),
             Decision::Deny { reason } => {
                 let reason = reason.chars().filter(|c| !c.is_control()).take(REASON_CHARS_MAX).collect();
@@ -177,8 +177,7 @@ impl<S: Store> Intake<S> {
         headers: &Headers<'_>,
         body: &Buffered<'_>,
     ) -> Result<Answer, Refusal> {
-        if let Some(confirm) = &self.hooks.confirm {
-            confirm.confirm(&known.source.name, topic, url);
+        if self.hooks.confirm.as_ref().is_some_and(|confirm| confirm.confirm(&known.source.name, topic, url)) {
             known.counters.add(None, EventResult::Ignored, 1);
             return Ok(Tally { ignored: 1, ..Tally::default() }.answer());
         }
@@ -221,6 +220,9 @@ impl<S: Store> Intake<S> {
         known.counters.add(None, EventResult::Dead, tally.dead);
         if let Some(fault) = fault {
             tracing::warn!(source = %name, fault, "a dead letter was kept; see `tidewaiter dead-letters`");
+            if let Some(buried) = &self.hooks.buried {
+                buried.buried(name, &fault);
+            }
         }
         Ok(tally)
     }

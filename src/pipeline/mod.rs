@@ -5,6 +5,7 @@
 //! and hands the judge what it asks for; everything that follows is one transaction. A crash anywhere repeats
 //! work and loses none. Touches nothing of its own: registries through `registry`, the record through `store`.
 
+mod admit;
 mod facts;
 mod live;
 mod look;
@@ -28,6 +29,7 @@ use crate::policy::PolicySet;
 use crate::registry::Client;
 use crate::store::{Claim, Store, StoreError};
 
+pub use admit::Objection;
 pub use live::{Live, LiveError, Source};
 pub use reconcile::{Plan, Reconcile, Sweep};
 

@@ -240,7 +240,7 @@ impl<S: Store> Pipeline<S> {
                 }
                 (Action::Delete, None, Some(digest)) => {
                     agenda.manifests.insert(digest.clone());
-                    for tag in self.tagged(claim, digest).await? {
+                    for tag in self.tagged(&claim.repository, digest).await? {
                         agenda.tags.entry(tag).or_default();
                     }
                 }
@@ -288,8 +288,8 @@ impl<S: Store> Pipeline<S> {
         }
     }
 
-    async fn tagged(&self, claim: &Claim, digest: &Digest) -> Result<Vec<Tag>, StoreError> {
-        let answers = self.store.answer(&claim.repository, vec![Question::Tagged(digest.clone())]).await?;
+    pub(super) async fn tagged(&self, repository: &Repository, digest: &Digest) -> Result<Vec<Tag>, StoreError> {
+        let answers = self.store.answer(repository, vec![Question::Tagged(digest.clone())]).await?;
         Ok(answers
             .into_iter()
             .find_map(|(_, answer)| match answer {
@@ -299,7 +299,7 @@ impl<S: Store> Pipeline<S> {
             .unwrap_or_default())
     }
 
-    async fn record(&self, repository: &Repository, tag: &Tag) -> Result<TagRecord, StoreError> {
+    pub(super) async fn record(&self, repository: &Repository, tag: &Tag) -> Result<TagRecord, StoreError> {
         let answers = self.store.answer(repository, vec![Question::Tag(tag.clone())]).await?;
         Ok(answers
             .into_iter()
@@ -379,7 +379,7 @@ impl<S: Store> Pipeline<S> {
 
     /// The verdicts on everything that the changes concern, and what the tags lead to.
     #[expect(clippy::too_many_arguments, reason = "one story, told once")]
-    async fn judged(
+    pub(super) async fn judged(
         &self,
         facts: &mut Facts<'_, S>,
         set: &PolicySet,

@@ -5,6 +5,7 @@
 //! look at is in the [`Observation`]; what is missing there is asked for, never fetched.
 
 mod compile;
+mod denial;
 mod expression;
 pub mod form;
 mod hint;
@@ -23,6 +24,7 @@ mod view;
 pub mod violation;
 
 pub use compile::{Document, ReadFile, SCHEMA, compile, documents};
+pub use denial::denials;
 pub use expression::VARIABLES;
 pub use judge::{Change, Judgement, Target, affected, is_digest_tag, judge, targets_of};
 pub use lint::lint;

@@ -31,3 +31,4 @@ pub use page::{Cursor, PAGES_MAX, Page};
 pub use settings::{
     Auth, Budget, Observer, Operation, Origin, Scheme, Settings, SettingsError, StatusClass, TokenService,
 };
+pub use transport::connector;

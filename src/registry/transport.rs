@@ -143,22 +143,14 @@ impl Transport {
         weakest: Scheme,
         gate: Gate,
     ) -> Result<Transport, SettingsError> {
-        let mut http = HttpConnector::new_with_resolver(Resolver::new(rule));
-        http.enforce_http(false);
-        http.set_nodelay(true);
-        http.set_connect_timeout(Some(CONNECT_MAX));
-        let builder = HttpsConnectorBuilder::new().with_tls_config(tls(settings.ca.as_deref())?);
-        let builder = match weakest {
-            Scheme::Https => builder.https_only(),
-            Scheme::Http => builder.https_or_http(),
-        };
+        let connector = connector(Resolver::new(rule), settings.ca.as_deref(), weakest)?;
         let pool = Pool::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_MAX)
             .pool_max_idle_per_host(settings.concurrency)
             .http1_max_headers(HEADERS_MAX)
             .http1_max_buf_size(HEADER_BYTES_MAX)
-            .build(builder.enable_http1().wrap_connector(http));
+            .build(connector);
         Ok(Transport { pool, rule, gate, timeout: settings.timeout, registry: settings.host.clone(), observer })
     }
 
@@ -300,6 +292,28 @@ fn classify(error: &(dyn Error + 'static), host: &str) -> RegistryError {
         };
     }
     RegistryError::Connect(remote_text(format!("{host}: {deepest}").as_bytes()))
+}
+
+/// What opens connections: to addresses that `resolver` gives, with verified TLS. For rooms that fetch other
+/// things by the same rules as well.
+///
+/// # Errors
+/// `ca` holds no certificate, or one that cannot be read.
+pub fn connector<R>(
+    resolver: R,
+    ca: Option<&[u8]>,
+    weakest: Scheme,
+) -> Result<HttpsConnector<HttpConnector<R>>, SettingsError> {
+    let mut http = HttpConnector::new_with_resolver(resolver);
+    http.enforce_http(false);
+    http.set_nodelay(true);
+    http.set_connect_timeout(Some(CONNECT_MAX));
+    let builder = HttpsConnectorBuilder::new().with_tls_config(tls(ca)?);
+    let builder = match weakest {
+        Scheme::Https => builder.https_only(),
+        Scheme::Http => builder.https_or_http(),
+    };
+    Ok(builder.enable_http1().wrap_connector(http))
 }
 
 /// Verified TLS with the system's authorities and those of `ca`. There is no way to turn verification off (T-28).

@@ -5,7 +5,10 @@ use serde_json::{Map, Value, json};
 use super::table::table;
 use super::text::style::{Glyph, Style};
 use super::{Options, moment, visible};
-use crate::store::EventRow;
+use crate::store::{DeadLetter, EventRow};
+
+/// How much of a dead letter's body is shown, in characters: enough to see what it is.
+const EXCERPT_CHARS_MAX: usize = 1_000;
 
 /// One event, as the admin API lists it; `fault` is additive and there only with a fault.
 pub fn event_json(row: &EventRow) -> Value {
@@ -23,6 +26,21 @@ pub fn event_json(row: &EventRow) -> Value {
         object.insert("fault".into(), json!(fault));
     }
     Value::Object(object)
+}
+
+/// A dead letter, as the admin API lists it: what it is and the beginning of its body. The body is kept whole.
+pub fn dead_letter_json(letter: &DeadLetter) -> Value {
+    let headers: Map<String, Value> = letter.headers.iter().map(|(n, v)| (n.clone(), json!(v))).collect();
+    let excerpt: String = String::from_utf8_lossy(&letter.body).chars().take(EXCERPT_CHARS_MAX).collect();
+    json!({
+        "id": letter.id,
+        "source": &*letter.source,
+        "receivedAt": letter.received_at.to_string(),
+        "fault": letter.fault,
+        "headers": headers,
+        "bytes": letter.body.len(),
+        "excerpt": excerpt,
+    })
 }
 
 /// The events as a table, in the order given; the faults stand below.

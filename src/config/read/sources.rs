@@ -4,12 +4,14 @@ use url::Url;
 
 use super::{Reader, flag, text, texts};
 use crate::config::secret::Secret;
-use crate::config::types::{HmacAlgorithm, Registry, SourceAuth, SourceConfig, Tls};
+use crate::config::types::{HmacAlgorithm, HmacEncoding, Reach, Registry, SourceAuth, SourceConfig, Tls};
 use crate::document::{Fault, Node, Span, quoted};
 use crate::image::Host;
 
 /// Formats whose payloads never name the registry (../events): the configuration must.
 const NAMELESS_FORMATS: [&str; 3] = ["zot", "nexus", "angos"];
+/// Formats whose senders ask before they write.
+const ASKING_FORMATS: [&str; 1] = ["angos"];
 
 impl Reader<'_> {
     pub(super) fn sources(&mut self, node: &Node, registries: &[Registry], tls: Option<&Tls>) -> Vec<SourceConfig> {
@@ -57,12 +59,25 @@ impl Reader<'_> {
                 None
             }
         };
+        let admission = flag(node, "admission");
+        if let Some((key, _)) = node.entry("admission").filter(|_| admission) {
+            if !ASKING_FORMATS.contains(&format) {
+                let message = format!("senders of the format `{format}` do not ask before they write");
+                self.fault(key.span, "contradiction", message, "remove it");
+            }
+            if open {
+                // Whoever may ask may probe what is on record (T-01).
+                let message = "`admission` answers from the record, and this source answers anybody";
+                self.fault(key.span, "contradiction", message, "add `auth` in place of `allowUnauthenticated`");
+            }
+        }
         Some(SourceConfig {
             name: name.as_str()?.to_owned(),
             format: format.to_owned(),
             registry: one,
             registries,
             auth,
+            admission,
         })
     }
 
@@ -90,7 +105,7 @@ impl Reader<'_> {
             allowed.extend(["valueFile", "valueEnv", "valueFiles", "valueEnvs"]);
         }
         if kind == "hmac" {
-            allowed.extend(["algorithm", "prefix"]);
+            allowed.extend(["algorithm", "encoding", "prefix"]);
         }
         self.only(node, &allowed, kind);
         let chosen = node.get(kind)?;
@@ -102,17 +117,21 @@ impl Reader<'_> {
             "hmac" => SourceAuth::Hmac {
                 header: written.to_ascii_lowercase(),
                 algorithm: if text(node, "algorithm") == "sha1" { HmacAlgorithm::Sha1 } else { HmacAlgorithm::Sha256 },
+                encoding: if text(node, "encoding") == "base64" { HmacEncoding::Base64 } else { HmacEncoding::Hex },
                 prefix: text(node, "prefix").to_owned(),
                 keys: self.values(node, whose)?,
             },
             "oidc" => {
                 let issuer = chosen.get("issuer")?;
-                let url = Url::parse(issuer.as_str()?).ok().filter(|u| u.scheme() == "https" && u.has_host());
-                if url.is_none() {
-                    self.fault(issuer.span, "wrong-value", "an issuer is an https address", "");
-                }
+                self.https(issuer, "an issuer is an https address without query")?;
+                let jwks = match chosen.get("jwks") {
+                    Some(node) => Some(self.https(node, "keys are fetched by https, from an address without query")?),
+                    None => None,
+                };
                 SourceAuth::Oidc {
-                    issuer: url?,
+                    issuer: issuer.as_str()?.to_owned(),
+                    jwks,
+                    reach: self.reach(chosen),
                     audience: text(chosen, "audience").to_owned(),
                     subjects: texts(chosen, "subjects"),
                     emails: texts(chosen, "emails"),
@@ -125,8 +144,29 @@ impl Reader<'_> {
                 }
                 SourceAuth::ClientCertificate(texts(chosen, "names"))
             }
-            _ => SourceAuth::Sns(texts(chosen, "topics")),
+            _ => SourceAuth::Sns { topics: texts(chosen, "topics"), reach: self.reach(chosen) },
         })
+    }
+
+    /// An https address of a host, with nothing that could carry a secret.
+    fn https(&mut self, node: &Node, rule: &str) -> Option<Url> {
+        let plain = |url: &Url| {
+            url.scheme() == "https"
+                && url.has_host()
+                && url.username().is_empty()
+                && url.password().is_none()
+                && url.query().is_none()
+                && url.fragment().is_none()
+        };
+        let url = Url::parse(node.as_str().unwrap_or_default()).ok().filter(plain);
+        if url.is_none() {
+            self.fault(node.span, "wrong-value", rule, "");
+        }
+        url
+    }
+
+    fn reach(&self, node: &Node) -> Reach {
+        Reach { ca: node.get("ca").map(|n| self.path(n)), allow_private: flag(node, "allowPrivate") }
     }
 
     /// The one or two secrets of a source.

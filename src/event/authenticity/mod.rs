@@ -8,6 +8,7 @@ mod credential;
 mod sns;
 mod token;
 
+pub use crate::event::sns::url_is_of_the_service as sns_url_is_trusted;
 pub use credential::{Algorithm, Authenticity, Credential, Encoding, SecretError, Secrets, Signature};
 pub use sns::{SnsMessage, signing_cert_url_is_trusted};
 pub use token::{Expected, Identity, JwksError, KeySet, bearer_token, verify_token};
