@@ -3,9 +3,11 @@
 //! Label values are enums, or names out of the configuration that were announced with [`Metrics::announce`];
 //! any other name is counted as `other`, so nothing that comes from outside can make a series (T-59). Never a
 //! repository, tag, digest, address or error text. Every combination that the configuration makes possible is
-//! exported as 0 from the start, so that rates see the first increment.
+//! exported as 0 from the start, so that rates see the first increment; where the configuration is so large that
+//! this would swell the scrape, policies and registries are there from their first use.
 
 use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -21,6 +23,12 @@ use crate::policy::{Outcome, Rule, Severity, State};
 
 /// The label value of names that were not announced.
 const OTHER: &str = "other";
+/// Up to so many policies, every series that one can have is exported as 0 from the start; with more, a series is
+/// there from its first use on. 500 policies with all their zeros would be a megabyte at every scrape.
+const POLICIES_IN_FULL: usize = 100;
+/// The same for registries. With more of them, times of requests are not told apart by registry either: a histogram
+/// is sixteen lines for each operation and status.
+const REGISTRIES_IN_FULL: usize = 10;
 /// The media type of what [`Metrics::encode`] writes.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -193,6 +201,19 @@ pub struct Names {
     pub requirements: BTreeSet<(String, Rule, Severity)>,
 }
 
+impl Names {
+    fn few_policies(&self) -> bool {
+        self.policies.len() <= POLICIES_IN_FULL
+    }
+
+    fn few_registries(&self) -> bool {
+        self.registries.len() <= REGISTRIES_IN_FULL
+    }
+}
+
+/// A kind of violation, as its labels say it.
+type Kind = (String, Rule, Severity, State);
+
 /// The counters of one source, resolved once, so that counting an event is one atomic addition.
 #[derive(Debug, Clone)]
 pub struct EventCounters {
@@ -217,6 +238,8 @@ impl EventCounters {
 pub struct Metrics {
     registry: Registry,
     names: ArcSwap<Names>,
+    /// The series of [`Metrics::violations`] that are exported.
+    shown: Mutex<BTreeSet<Kind>>,
     events: IntCounterVec,
     queue_depth: IntGauge,
     oldest_age: Gauge,
@@ -312,6 +335,7 @@ impl Metrics {
             .collect();
         let metrics = Metrics {
             names: ArcSwap::default(),
+            shown: Mutex::default(),
             events: counters(
                 "events_total",
                 "Events received, by what became of them at the listener.",
@@ -443,11 +467,10 @@ impl Metrics {
         for source in &names.sources {
             self.event_counters_of(source);
         }
+        let (few_registries, few_policies) = (names.few_registries(), names.few_policies());
         for registry in &names.registries {
-            for operation in Operation::ALL {
-                for status in RequestStatus::ALL {
-                    self.registry_requests.with_label_values(&[registry.as_str(), operation.as_str(), status.as_str()]);
-                }
+            if few_registries {
+                self.announce_requests(registry);
             }
             self.registry_throttled.with_label_values(&[registry]);
             self.reconcile_drift.with_label_values(&[registry]);
@@ -456,11 +479,6 @@ impl Metrics {
             for result in Success::ALL {
                 self.token_refreshes.with_label_values(&[registry.as_str(), result.as_str()]);
             }
-            for action in Enforcement::ALL {
-                for result in EnforcementResult::ALL {
-                    self.enforcements.with_label_values(&[registry.as_str(), action.as_str(), result.as_str()]);
-                }
-            }
         }
         for sink in &names.sinks {
             self.alert_backlog.with_label_values(&[sink]);
@@ -468,14 +486,14 @@ impl Metrics {
                 self.alerts.with_label_values(&[sink.as_str(), result.as_str()]);
             }
         }
-        for policy in &names.policies {
+        for policy in names.policies.iter().filter(|_| few_policies) {
             for outcome in Outcome::ALL {
                 for origin in ORIGINS {
                     self.verdicts.with_label_values(&[policy.as_str(), outcome.as_str(), origin.as_str()]);
                 }
             }
         }
-        for (policy, rule, severity) in &names.requirements {
+        for (policy, rule, severity) in names.requirements.iter().filter(|_| few_policies) {
             let labels = [policy.as_str(), rule.as_str(), severity.as_str()];
             self.violations_fired.with_label_values(&labels);
             for state in [State::Pending, State::Firing] {
@@ -484,6 +502,19 @@ impl Metrics {
         }
         let before = self.names.swap(names.into());
         self.forget_gone(&before);
+    }
+
+    fn announce_requests(&self, registry: &str) {
+        for operation in Operation::ALL {
+            for status in RequestStatus::ALL {
+                self.registry_requests.with_label_values(&[registry, operation.as_str(), status.as_str()]);
+            }
+        }
+        for action in Enforcement::ALL {
+            for result in EnforcementResult::ALL {
+                self.enforcements.with_label_values(&[registry, action.as_str(), result.as_str()]);
+            }
+        }
     }
 
     /// Removes the series of names that were announced before and no longer are. A series that was never made
@@ -563,7 +594,7 @@ impl Metrics {
     pub fn violations<'a>(&self, counts: impl IntoIterator<Item = (&'a str, Rule, Severity, State, u64)>) {
         let names = self.names.load();
         let mut totals: std::collections::BTreeMap<(&str, Rule, Severity, State), u64> = Default::default();
-        for (policy, rule, severity) in &names.requirements {
+        for (policy, rule, severity) in names.requirements.iter().filter(|_| names.few_policies()) {
             for state in [State::Pending, State::Firing] {
                 totals.insert((policy.as_str(), *rule, *severity, state), 0);
             }
@@ -571,9 +602,19 @@ impl Metrics {
         for (policy, rule, severity, state, count) in counts {
             *totals.entry((known(policy, &names.policies), rule, severity, state)).or_default() += count;
         }
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        for (policy, rule, severity, state) in shown.iter() {
+            if !totals.contains_key(&(policy.as_str(), *rule, *severity, *state)) {
+                let labels = [policy.as_str(), rule.as_str(), severity.as_str(), state.as_str()];
+                // It may have gone with its policy.
+                let _ = self.violations.remove_label_values(&labels);
+            }
+        }
+        shown.clear();
         for ((policy, rule, severity, state), count) in totals {
             let labels = [policy, rule.as_str(), severity.as_str(), state.as_str()];
             self.violations.with_label_values(&labels).set(clamped(count));
+            shown.insert((policy.to_owned(), rule, severity, state));
         }
     }
 
@@ -582,7 +623,8 @@ impl Metrics {
         let names = self.names.load();
         let labels = [known(registry, &names.registries), operation.as_str(), status.as_str()];
         self.registry_requests.with_label_values(&labels).inc();
-        self.registry_seconds.with_label_values(&labels).observe(elapsed.as_secs_f64());
+        let registry = if names.few_registries() { labels[0] } else { OTHER };
+        self.registry_seconds.with_label_values(&[registry, labels[1], labels[2]]).observe(elapsed.as_secs_f64());
     }
 
     /// A request to a registry was held back.
@@ -792,6 +834,23 @@ mod tests {
         assert!(metrics.encode().unwrap().contains(&line(3)));
         metrics.violations([]);
         assert!(metrics.encode().unwrap().contains(&line(0)));
+    }
+
+    #[test]
+    fn a_large_configuration_shows_what_there_is_and_not_what_there_could_be() {
+        let metrics = Metrics::new().unwrap();
+        let many = |word: &str, n: usize| (0..n).map(|n| format!("{word}-{n}")).collect::<BTreeSet<_>>();
+        let (policies, registries) = (many("policy", POLICIES_IN_FULL + 1), many("registry", REGISTRIES_IN_FULL + 1));
+        let requirements = policies.iter().map(|p| (p.clone(), Rule::Index, Severity::Info)).collect();
+        metrics.announce(Names { policies, registries, requirements, ..Names::default() });
+        metrics.violations([("policy-1", Rule::Index, Severity::Info, State::Firing, 1)]);
+        metrics.registry_request("registry-1", Operation::Token, RequestStatus::Success, Duration::ZERO);
+        let text = metrics.encode().unwrap();
+        assert!(text.contains(r#"tidewaiter_violations{policy="policy-1""#) && !text.contains(r#"policy="policy-2""#));
+        assert!(text.contains(r#"requests_total{operation="token",registry="registry-1",status="2xx"} 1"#), "{text}");
+        assert!(text.contains(r#"seconds_count{operation="token",registry="other",status="2xx"} 1"#), "{text}");
+        metrics.violations([]);
+        assert!(!metrics.encode().unwrap().contains("tidewaiter_violations{"));
     }
 
     #[test]

@@ -1,0 +1,74 @@
+{{/* The configuration: the values' own, with the policies and the certificate that the chart mounts. */}}
+{{- define "tidewaiter.config" -}}
+{{- $config := deepCopy .Values.config }}
+{{- if and (include "tidewaiter.policiesConfigMap" .) (not (hasKey $config "policies")) }}
+{{- $_ := set $config "policies" (list "/etc/tidewaiter/policies") }}
+{{- end }}
+{{- if and (include "tidewaiter.tlsSecret" .) (not (hasKey $config "tls")) }}
+{{- $_ := set $config "tls" (dict "certificate" "/etc/tidewaiter/tls/tls.crt" "key" "/etc/tidewaiter/tls/tls.key") }}
+{{- end }}
+{{- if .Values.postgresql.enabled }}
+{{- $_ := set $config "store" (dict "urlEnv" "TIDEWAITER_STORE_URL") }}
+{{- end }}
+{{- toYaml $config }}
+{{- end }}
+
+{{/* The port of an address, as in "0.0.0.0:8443". */}}
+{{- define "tidewaiter.port" -}}
+{{- regexFind "[0-9]+$" . }}
+{{- end }}
+
+{{- define "tidewaiter.adminScheme" -}}
+{{- if dig "admin" "tls" nil .Values.config }}HTTPS{{ else }}HTTP{{ end }}
+{{- end }}
+
+{{/* What the pod and the test's pod mount, beside the record. */}}
+{{- define "tidewaiter.volumeMounts" -}}
+- name: config
+  mountPath: /etc/tidewaiter/config
+  readOnly: true
+{{- if include "tidewaiter.policiesConfigMap" . }}
+- name: policies
+  mountPath: /etc/tidewaiter/policies
+  readOnly: true
+{{- end }}
+{{- if include "tidewaiter.tlsSecret" . }}
+- name: tls
+  mountPath: /etc/tidewaiter/tls
+  readOnly: true
+{{- end }}
+{{- range $n, $secret := .Values.secrets }}
+- name: secret-{{ $n }}
+  mountPath: /etc/tidewaiter/secrets/{{ $secret }}
+  readOnly: true
+{{- end }}
+{{- with .Values.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "tidewaiter.volumes" -}}
+- name: config
+  configMap:
+    name: {{ include "tidewaiter.fullname" . }}
+{{- with include "tidewaiter.policiesConfigMap" . }}
+- name: policies
+  configMap:
+    name: {{ . }}
+{{- end }}
+{{- with include "tidewaiter.tlsSecret" . }}
+- name: tls
+  secret:
+    secretName: {{ . }}
+    defaultMode: 0440
+{{- end }}
+{{- range $n, $secret := .Values.secrets }}
+- name: secret-{{ $n }}
+  secret:
+    secretName: {{ $secret }}
+    defaultMode: 0440
+{{- end }}
+{{- with .Values.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
