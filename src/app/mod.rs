@@ -115,11 +115,14 @@ pub async fn serve(config: Config) -> anyhow::Result<u8> {
         clock: clock.clone(),
         metrics: metrics.clone(),
         baselined: Arc::default(),
+        proving: Arc::default(),
+        heard: Arc::default(),
     };
     shutdown.tasks().spawn(pipeline.clone().run(shutdown.token()));
     for (host, plan) in settings::reconcile(&config)? {
         metrics.reconciles_every(host.as_str(), plan.every);
-        let sweep = Reconcile { pipeline: pipeline.clone(), host, plan };
+        let hooked = config.sources.iter().any(|source| source.registries.contains(&host));
+        let sweep = Reconcile { pipeline: pipeline.clone(), host, plan, hooked };
         shutdown.tasks().spawn(sweep.run(shutdown.token()));
     }
     shutdown.tasks().spawn(policies::watch(

@@ -1,13 +1,15 @@
 //! Answers to the judge's questions: from the step at hand, from the record, and only then from the registry.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt};
 
 use super::look::cause;
 use crate::image::{Digest, ImageConfig, Manifest, MediaType, Repository};
-use crate::policy::{Answer, Fact, Observation, Pending, PolicySet, Question, StoredConfig, StoredManifest};
+use crate::policy::{
+    Answer, Cause, CauseKind, Fact, Observation, Pending, PolicySet, Question, StoredConfig, StoredManifest,
+};
 use crate::registry::{Fetched, RegistryError, Session};
 use crate::store::{Content, ContentKind, Store, StoreError};
 
@@ -29,6 +31,10 @@ pub(super) struct Facts<'a, S> {
     pub contents: HashMap<(Digest, ContentKind), Content>,
     /// Whether anything could not be determined, so that it must be asked again; the shortest pause asked for.
     pub undetermined: Option<std::time::Duration>,
+    /// Why the registry is not asked any more in this step: it is away, and every further question would only wait.
+    pub away: Option<RegistryError>,
+    /// Manifests of which it said in this step that it no longer has them.
+    pub gone: BTreeSet<Digest>,
 }
 
 impl<'a, S: Store> Facts<'a, S> {
@@ -47,6 +53,8 @@ impl<'a, S: Store> Facts<'a, S> {
             pending: Pending::default(),
             contents: HashMap::new(),
             undetermined: None,
+            away: None,
+            gone: BTreeSet::new(),
         }
     }
 
@@ -91,6 +99,7 @@ impl<'a, S: Store> Facts<'a, S> {
     /// An answer from content of this very step.
     fn fetched(&self, ask: &Question) -> Option<Answer> {
         match ask {
+            Question::Manifest(digest) if self.gone.contains(digest) => Some(Answer::Manifest(Fact::Absent)),
             Question::Manifest(digest) => {
                 let content = self.contents.get(&(digest.clone(), ContentKind::Manifest))?;
                 Some(Answer::Manifest(Fact::Known(Arc::new(stored_manifest(content)))))
@@ -104,12 +113,16 @@ impl<'a, S: Store> Facts<'a, S> {
     }
 
     async fn fetch(&mut self, observation: &mut Observation, asks: Vec<Question>) {
-        let Some(session) = self.session else {
-            for ask in asks {
-                let answer = not_asked(&ask);
-                observation.tell(ask, answer);
+        let session = match (self.session, &self.away) {
+            (Some(session), None) => session,
+            (_, away) => {
+                let why = away.as_ref().map_or_else(not_configured, cause);
+                for ask in asks {
+                    let answer = undetermined(&ask, why.clone());
+                    observation.tell(ask, answer);
+                }
+                return;
             }
-            return;
         };
         let name = &self.repository.name;
         let answers: Vec<(Question, Result<Option<Content>, RegistryError>)> = stream::iter(asks)
@@ -145,10 +158,7 @@ impl<'a, S: Store> Facts<'a, S> {
                 (_, Ok(_)) => Answer::Manifest(Fact::Absent),
                 (ask, Err(error)) => {
                     self.failed(&error);
-                    match ask {
-                        Question::Config(_) => Answer::Config(Fact::Undetermined(cause(&error))),
-                        _ => Answer::Manifest(Fact::Undetermined(cause(&error))),
-                    }
+                    undetermined(ask, cause(&error))
                 }
             };
             observation.tell(ask, answer);
@@ -170,14 +180,24 @@ impl<'a, S: Store> Facts<'a, S> {
             _ => std::time::Duration::ZERO,
         };
         self.undetermined = Some(self.undetermined.map_or(pause, |known| known.max(pause)));
+        let away = matches!(
+            error,
+            RegistryError::Throttled { .. }
+                | RegistryError::Timeout(_)
+                | RegistryError::Connect(_)
+                | RegistryError::Tls(_)
+        );
+        if away && self.away.is_none() {
+            self.away = Some(error.clone());
+        }
     }
 }
 
-fn not_asked(ask: &Question) -> Answer {
-    let cause = crate::policy::Cause {
-        kind: crate::policy::CauseKind::Registry,
-        text: "the registry is not configured, so it is not asked".to_owned(),
-    };
+fn not_configured() -> Cause {
+    Cause { kind: CauseKind::Registry, text: "the registry is not configured, so it is not asked".to_owned() }
+}
+
+fn undetermined(ask: &Question, cause: Cause) -> Answer {
     match ask {
         Question::Config(_) => Answer::Config(Fact::Undetermined(cause)),
         _ => Answer::Manifest(Fact::Undetermined(cause)),

@@ -109,9 +109,15 @@ pub(super) async fn look(
         if let Some(digest) = digest.as_ref().filter(|d| Some(*d) != shown.as_ref() && !on_record(d))
             && !fetched.iter().any(|f| f.digest == *digest)
         {
-            match session.fetch_manifest(name, digest).await? {
-                Some(found) => fetched.push(found),
-                None => continue,
+            match session.fetch_manifest(name, digest).await {
+                Ok(Some(found)) => fetched.push(found),
+                Ok(None) => continue,
+                Err(error) if error.is_transient() => return Err(error),
+                // Unreadable for good is no evidence either, and must not keep the tag from being looked at.
+                Err(error) => {
+                    tracing::warn!(image.repository = %name, image.digest = %digest, %error, "what an event names cannot be read; the event is set aside");
+                    continue;
+                }
             }
         }
         let received = queued.incoming.received_at;

@@ -6,9 +6,11 @@
 //! work and loses none. Touches nothing of its own: registries through `registry`, the record through `store`.
 
 mod admit;
+mod end;
 mod facts;
 mod live;
 mod look;
+mod portion;
 mod reconcile;
 mod refresh;
 mod work;
@@ -18,6 +20,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -27,19 +30,24 @@ use crate::image::{Host, Repository};
 use crate::metrics::Metrics;
 use crate::policy::PolicySet;
 use crate::registry::Client;
-use crate::store::{Claim, Store, StoreError};
+use crate::store::Store;
 
 pub use admit::Objection;
 pub use live::{Live, LiveError, Source};
-pub use reconcile::{Plan, Reconcile, Sweep};
+pub use reconcile::{Plan, Progress, Reconcile, Sweep};
 
 /// Repositories worked on side by side. Each registry has a limit of its own; this bounds memory.
 const REPOSITORIES_MAX: usize = 16;
 /// Events of one repository taken in one step: a storm on one tag is one look and one verdict.
 const EVENTS_MAX: usize = 256;
-/// How long a claim is held. Longer than the longest resolution, so that nobody takes over a step that is
-/// still under way; short enough that a crash delays a repository by no more than this.
-const LEASE: Duration = Duration::from_secs(120);
+/// How long a claim is held. Longer than the longest step, so that nobody takes over one that is still under way:
+/// a baseline's list and pages ([`refresh::BASELINE_TIME`] and what its last page may take) and then [`STEP_TIME`].
+/// What fails is given back, so only a lost process makes anybody wait for it.
+const LEASE: Duration = Duration::from_secs(150);
+/// The longest that a step asks registries.
+const STEP_TIME: Duration = Duration::from_secs(60);
+/// A clock that differs by so much from the time that passed was set.
+const CLOCK_STEP: jiff::SignedDuration = jiff::SignedDuration::from_secs(10);
 /// How often to look for work when nothing wakes: a floor under lost wake-ups.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// The pause after the store did not answer.
@@ -84,6 +92,10 @@ pub struct Pipeline<S> {
     pub metrics: Arc<Metrics>,
     /// Repositories whose tags are on record, so that the store need not be asked again.
     pub baselined: Arc<Mutex<HashSet<Repository>>>,
+    /// Registries of which one step finds out whether they are back.
+    pub proving: Arc<Mutex<HashSet<Host>>>,
+    /// When each registry's latest event was worked on.
+    pub heard: Arc<Mutex<HashMap<Host, Timestamp>>>,
 }
 
 impl<S> Clone for Pipeline<S> {
@@ -96,6 +108,8 @@ impl<S> Clone for Pipeline<S> {
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),
             baselined: self.baselined.clone(),
+            proving: self.proving.clone(),
+            heard: self.heard.clone(),
         }
     }
 }
@@ -105,7 +119,18 @@ impl<S: Store> Pipeline<S> {
     pub async fn run(self, stop: CancellationToken) {
         let tasks = TaskTracker::new();
         let slots = Arc::new(tokio::sync::Semaphore::new(REPOSITORIES_MAX));
+        let mut watched = (tokio::time::Instant::now(), self.clock.now());
         while !stop.is_cancelled() {
+            let now = self.clock.now();
+            let passed = jiff::SignedDuration::try_from(watched.0.elapsed()).unwrap_or(jiff::SignedDuration::MAX);
+            let step = now.duration_since(watched.1).saturating_sub(passed);
+            watched = (tokio::time::Instant::now(), now);
+            if step.abs() > CLOCK_STEP {
+                tracing::warn!(seconds = step.as_secs(), "the clock was set");
+                // Leases are told by the clock: what is under way ends before anything is claimed by the new time.
+                let all = slots.acquire_many(REPOSITORIES_MAX as u32).await;
+                drop(all);
+            }
             let free = tokio::select! {
                 () = stop.cancelled() => break,
                 free = slots.clone().acquire_owned() => free,
@@ -148,19 +173,5 @@ impl<S: Store> Pipeline<S> {
         }
         tasks.close();
         tasks.wait().await;
-    }
-
-    /// One step of one repository. What fails is left to the lease: the claim ends and the work comes back.
-    async fn step(&self, claim: Claim) {
-        let repository = claim.repository.clone();
-        match self.work(&claim).await {
-            Ok(()) => {}
-            Err(StoreError::Fenced(_)) => {
-                tracing::warn!(image.repository = %repository, "the claim was lost; the step is done elsewhere");
-            }
-            Err(error) => {
-                tracing::error!(image.repository = %repository, %error, "the step could not be recorded; it will be repeated");
-            }
-        }
     }
 }

@@ -1,18 +1,23 @@
 //! Finding what no event told: tags listed on a schedule, digests compared with the record, differences fed to
 //! the same pipeline.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
+use jiff::Timestamp;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Pipeline;
 use super::live::list;
+use super::refresh::INLINE_MAX;
+use crate::alert::{Alert, Topic, alerts_about_self};
 use crate::history::Origin;
 use crate::image::{Digest, Host, Repository, Tag};
-use crate::policy::{Glob, GlobError, Scope};
-use crate::registry::{Budget, RegistryError};
+use crate::policy::{Answer, Fact, Glob, GlobError, Question, Scope};
+use crate::registry::{Budget, Client, RegistryError};
 use crate::store::{Recheck, Store, StoreError};
 
 /// Requests in flight during a sweep: fewer than the client allows, so that events go first.
@@ -23,6 +28,19 @@ const CHUNK: usize = 200;
 const CATALOG_PAGES_MAX: usize = 1_000;
 /// Rows read from the record at once.
 const PAGE: usize = 1_000;
+/// Manifests below indexes that are asked for in one repository and sweep: few, since events tell of deletions and
+/// the tags' own requests are the sweep's purpose; a thousand repositories are still only 16,000 requests a sweep.
+const BELOW_MAX: usize = 16;
+/// Levels of indexes in indexes that are followed upwards, as when judging.
+const LEVELS_MAX: usize = 8;
+/// How often a long sweep says how far it is.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+/// When a sweep that was not whole is made again.
+const AGAIN_AFTER: Duration = Duration::from_secs(60);
+/// The least time between the beginnings of two sweeps, whatever is configured.
+const PAUSE_LEAST: Duration = Duration::from_secs(1);
+/// How often a silent hook is listened to.
+const LISTEN_EVERY: Duration = Duration::from_secs(5);
 
 /// What is swept at one registry, and how often.
 #[derive(Debug, Clone)]
@@ -52,7 +70,8 @@ impl Plan {
     }
 }
 
-/// The sweeps of one registry.
+/// The sweeps of one registry. The daemon runs them on schedule ([`Reconcile::run`]); `audit --record` makes one
+/// ([`Reconcile::sweep`]) over a store that it opened for itself, and then has the pipeline work through what it found.
 pub struct Reconcile<S> {
     /// The pipeline that differences go to.
     pub pipeline: Pipeline<S>,
@@ -60,6 +79,8 @@ pub struct Reconcile<S> {
     pub host: Host,
     /// What, and how often.
     pub plan: Plan,
+    /// Whether a source of events is configured for the registry, so that its silence means something.
+    pub hooked: bool,
 }
 
 /// What one sweep came to.
@@ -69,60 +90,106 @@ pub struct Sweep {
     pub repositories: u64,
     /// Tags compared.
     pub tags: u64,
-    /// Tags that differed from the record.
+    /// Tags of repositories that were not on record before: their baseline.
+    pub first: u64,
+    /// Tags that differed from the record, and manifests below them that are gone: what no event had told.
     pub drift: u64,
     /// Repositories that could not be listed or compared.
     pub failed: u64,
 }
 
+/// How far a sweep is.
+#[derive(Debug, Clone, Copy)]
+pub struct Progress<'a> {
+    /// The repository that was looked at last.
+    pub repository: &'a Repository,
+    /// Repositories that are done.
+    pub done: usize,
+    /// Repositories in all.
+    pub of: usize,
+}
+
 impl<S: Store> Reconcile<S> {
-    /// Sweeps at once and then on schedule, until `stop`.
+    /// Sweeps at once, since the daemon may have been away, and then on schedule, until `stop`.
     pub async fn run(self, stop: CancellationToken) {
+        let mut silence = Silence::read(&self).await;
         loop {
-            tokio::select! {
+            let start = Instant::now();
+            let began = self.pipeline.clock.now();
+            let told = Mutex::new(start);
+            let progress = |progress: Progress<'_>| {
+                let mut told = told.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                if told.elapsed() >= TELL_EVERY {
+                    *told = Instant::now();
+                    tracing::info!(registry = %self.host, done = progress.done, of = progress.of, "sweeping the registry");
+                }
+            };
+            let swept = tokio::select! {
                 () = stop.cancelled() => return,
-                swept = self.sweep(|_| {}) => self.told(swept),
+                swept = self.sweep(progress) => swept,
+            };
+            self.told(&swept);
+            let whole = swept.as_ref().is_ok_and(|sweep| sweep.failed == 0);
+            if let Ok(sweep) = swept {
+                silence.after(&self, &sweep, began).await;
             }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(self.plan.every) => {}
+            // A registry that was away is swept soon after it is back, not an interval later.
+            let pause = if whole { self.plan.every } else { self.plan.every.min(AGAIN_AFTER) };
+            let next = start + pause.max(PAUSE_LEAST);
+            while Instant::now() < next {
+                let wait = if silence.is_told() { next.min(Instant::now() + LISTEN_EVERY) } else { next };
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep_until(wait) => silence.listen(&self).await,
+                }
             }
         }
     }
 
-    fn told(&self, swept: Result<Sweep, StoreError>) {
+    fn told(&self, swept: &Result<Sweep, StoreError>) {
         match swept {
             Ok(sweep) => {
                 if sweep.failed == 0 {
                     self.pipeline.metrics.reconciled(self.host.as_str(), self.pipeline.clock.now(), sweep.drift);
                 }
                 tracing::info!(
-                    registry = %self.host, repositories = sweep.repositories, tags = sweep.tags, drift = sweep.drift,
-                    failed = sweep.failed, "swept the registry"
+                    registry = %self.host, repositories = sweep.repositories, tags = sweep.tags, first = sweep.first,
+                    drift = sweep.drift, failed = sweep.failed, "swept the registry"
                 );
             }
             Err(error) => {
-                tracing::error!(registry = %self.host, %error, "the sweep ended at the store; the next one begins anew")
+                tracing::error!(registry = %self.host, %error, "the sweep ended at the store; the next one goes on there")
             }
         }
     }
 
-    /// One sweep over the registry; `progress` hears of each repository that is done.
+    /// One sweep over the registry, beginning where the last one was cut short; `progress` hears of each repository
+    /// that is done.
     ///
     /// # Errors
     /// The store's; what the registry does not answer is counted as failed.
-    pub async fn sweep(&self, progress: impl Fn(&Repository)) -> Result<Sweep, StoreError> {
+    pub async fn sweep(&self, progress: impl Fn(Progress<'_>) + Send) -> Result<Sweep, StoreError> {
         let mut sweep = Sweep::default();
-        for repository in self.repositories(&mut sweep).await? {
-            match self.repository(&repository, &mut sweep).await? {
+        let mut repositories = self.repositories(&mut sweep).await?;
+        let cursor = format!("sweep {}", self.host);
+        if let Some(last) = self.pipeline.store.get(&cursor).await?.filter(|last| !last.is_empty()) {
+            let done = repositories.partition_point(|r| r.name.as_str() <= last.as_str());
+            // What was done before the cut is looked at last: since then there was a gap.
+            repositories.rotate_left(done);
+        }
+        let of = repositories.len();
+        for (number, repository) in repositories.iter().enumerate() {
+            match self.repository(repository, &mut sweep).await? {
                 Ok(()) => sweep.repositories += 1,
                 Err(error) => {
                     sweep.failed += 1;
                     tracing::warn!(image.repository = %repository, %error, "could not be compared with the record");
                 }
             }
-            progress(&repository);
+            self.pipeline.store.set(&cursor, repository.name.as_str()).await?;
+            progress(Progress { repository, done: number + 1, of });
         }
+        self.pipeline.store.set(&cursor, "").await?;
         Ok(sweep)
     }
 
@@ -183,6 +250,9 @@ impl<S: Store> Reconcile<S> {
             Err(error) => return Ok(Err(error)),
         };
         let mut known = self.known(repository).await?;
+        if known.is_empty() {
+            return self.first_met(repository, &listed, sweep).await.map(Ok);
+        }
         for chunk in listed.chunks(CHUNK) {
             let requests = u32::try_from(4 * chunk.len() + 16).unwrap_or(u32::MAX);
             let session = client.session(Budget { requests, bytes: 1 << 30, time: Duration::from_secs(300) });
@@ -211,7 +281,88 @@ impl<S: Store> Reconcile<S> {
         // What is on record and not in the list: gone, or locked against listing; the look tells.
         let gone = known.into_iter().filter(|(_, digest)| digest.is_some()).map(|(tag, _)| tag).collect();
         self.drifted(repository, gone, sweep).await?;
+        Ok(self.below(client, repository, sweep).await?)
+    }
+
+    /// A repository that is not on record: its baseline is taken in before anything of it is judged, and what is
+    /// beyond that one by one.
+    async fn first_met(&self, repository: &Repository, listed: &[Tag], sweep: &mut Sweep) -> Result<(), StoreError> {
+        if listed.is_empty() {
+            return Ok(());
+        }
+        sweep.tags += listed.len() as u64;
+        sweep.first += listed.len() as u64;
+        let due = self.pipeline.clock.now();
+        let again = |tag| Recheck { tag, due, origin: Origin::Audit, attempts: 0 };
+        let beyond = listed.iter().skip(INLINE_MAX).cloned().map(Some);
+        let rechecks = std::iter::once(None).chain(beyond).map(again).collect();
+        self.pipeline.store.recheck(repository, rechecks).await
+    }
+
+    /// Asks whether manifests are still there to which tags lead through an index: some of them in each sweep, all of
+    /// them in turn. A registry lets a child be deleted and keeps the tag as it was.
+    async fn below(
+        &self,
+        client: &Client,
+        repository: &Repository,
+        sweep: &mut Sweep,
+    ) -> Result<Result<(), RegistryError>, StoreError> {
+        let store = &self.pipeline.store;
+        let cursor = format!("below {repository}");
+        let after = store.get(&cursor).await?.and_then(|text| text.parse().ok());
+        let listed = store.listed(repository, after, BELOW_MAX).await?;
+        let last = listed.last().filter(|_| listed.len() == BELOW_MAX).map(Digest::to_string).unwrap_or_default();
+        let requests = 4 * BELOW_MAX as u32 + 16;
+        let session = client.session(Budget { requests, bytes: 256 << 20, time: Duration::from_secs(300) });
+        let session = &session;
+        let asked: Vec<(Digest, Result<bool, RegistryError>)> = stream::iter(listed)
+            .map(|digest| async move {
+                let there = session.head_manifest(&repository.name, &digest).await;
+                (digest, there)
+            })
+            .buffer_unordered(IN_FLIGHT)
+            .collect()
+            .await;
+        let mut gone = Vec::new();
+        let mut failed = None;
+        for (digest, there) in asked {
+            match there {
+                Ok(true) => {}
+                Ok(false) => gone.push(digest),
+                Err(error) => failed = Some(error),
+            }
+        }
+        if !gone.is_empty() {
+            store.gone(repository, gone.clone()).await?;
+            let tags = self.above(repository, gone).await?;
+            self.drifted(repository, tags, sweep).await?;
+        }
+        if let Some(error) = failed {
+            return Ok(Err(error));
+        }
+        store.set(&cursor, &last).await?;
         Ok(Ok(()))
+    }
+
+    /// The tags that lead to manifests, through however many indexes.
+    async fn above(&self, repository: &Repository, digests: Vec<Digest>) -> Result<Vec<Tag>, StoreError> {
+        let (mut tags, mut seen) = (BTreeSet::new(), BTreeSet::new());
+        let mut level = digests;
+        for _ in 0..LEVELS_MAX {
+            level.retain(|digest| seen.insert(digest.clone()));
+            if level.is_empty() {
+                break;
+            }
+            let asks = level.drain(..).flat_map(|d| [Question::Parents(d.clone()), Question::Tagged(d)]).collect();
+            for (_, answer) in self.pipeline.store.answer(repository, asks).await? {
+                match answer {
+                    Answer::Tags(Fact::Known(found)) => tags.extend(found.iter().cloned()),
+                    Answer::Digests(Fact::Known(found)) => level.extend(found.iter().cloned()),
+                    _ => {}
+                }
+            }
+        }
+        Ok(tags.into_iter().collect())
     }
 
     async fn known(&self, repository: &Repository) -> Result<BTreeMap<Tag, Option<Digest>>, StoreError> {
@@ -237,4 +388,81 @@ impl<S: Store> Reconcile<S> {
         let rechecks = tags.into_iter().map(|tag| Recheck { tag: Some(tag), due, origin: Origin::Audit, attempts: 0 });
         self.pipeline.store.recheck(repository, rechecks.collect()).await
     }
+}
+
+/// A hook that has gone silent: while it says nothing, sweeps find what it should have told.
+struct Silence {
+    /// Since when people know, as alerts name it; on record, so that the end is told after a restart too.
+    since: Option<Timestamp>,
+    /// Since when this process listens: what was missed before is no silence of the hook.
+    listening: Timestamp,
+}
+
+impl Silence {
+    async fn read<S: Store>(of: &Reconcile<S>) -> Silence {
+        let since = of.pipeline.store.get(&Silence::name(of)).await.ok().flatten();
+        Silence { since: since.and_then(|text| text.parse().ok()), listening: of.pipeline.clock.now() }
+    }
+
+    fn name<S>(of: &Reconcile<S>) -> String {
+        format!("silent {}", of.host)
+    }
+
+    fn is_told(&self) -> bool {
+        self.since.is_some()
+    }
+
+    /// After a sweep that began at `began`: whether it found what nothing told of.
+    async fn after<S: Store>(&mut self, of: &Reconcile<S>, sweep: &Sweep, began: Timestamp) {
+        if !of.hooked || sweep.drift == 0 || self.is_told() {
+            return;
+        }
+        // One interval without a word: what comes late is no silence.
+        let limit = began.checked_sub(of.plan.every).unwrap_or(Timestamp::MIN);
+        if heard(of).map_or(self.listening, |at| at.max(self.listening)) >= limit {
+            return;
+        }
+        let now = of.pipeline.clock.now();
+        let message = format!(
+            "no event came from {} for longer than a sweep takes to come round, and the sweep found {} changes that events should have told",
+            of.host, sweep.drift
+        );
+        tracing::warn!(registry = %of.host, changes = sweep.drift, "the registry's hook is silent");
+        if self.tell(of, &Alert::about_self(Topic::HookSilent, of.host.as_str(), &message, now), &now.to_string()).await
+        {
+            self.since = Some(now);
+        }
+    }
+
+    /// Tells that the hook is heard again, if it is.
+    async fn listen<S: Store>(&mut self, of: &Reconcile<S>) {
+        let Some(since) = self.since else { return };
+        if heard(of).is_none_or(|at| at < since) {
+            return;
+        }
+        let message = format!("events come from {} again", of.host);
+        tracing::info!(registry = %of.host, "the registry's hook is heard again");
+        let alert = Alert::about_self(Topic::HookSilent, of.host.as_str(), &message, since);
+        if self.tell(of, &alert.resolved(of.pipeline.clock.now()), "").await {
+            self.since = None;
+        }
+    }
+
+    /// The alert goes out first: told twice is better than never, and its id is the same.
+    async fn tell<S: Store>(&self, of: &Reconcile<S>, alert: &Alert, value: &str) -> bool {
+        let store = &of.pipeline.store;
+        let alerts = alerts_about_self(alert, &of.pipeline.sinks, None);
+        let told = match store.outbox_add(alerts).await {
+            Ok(()) => store.set(&Silence::name(of), value).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = &told {
+            tracing::error!(%error, "the alert about the hook could not be recorded");
+        }
+        told.is_ok()
+    }
+}
+
+fn heard<S>(of: &Reconcile<S>) -> Option<Timestamp> {
+    of.pipeline.heard.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).get(&of.host).copied()
 }

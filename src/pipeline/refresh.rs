@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use futures_util::stream::{self, StreamExt};
 
 use super::Pipeline;
@@ -15,13 +17,21 @@ use crate::history::{Look, Origin};
 use crate::image::{Manifest, Repository, Tag};
 use crate::policy::violation;
 use crate::policy::{Answer, Fact, Lead, PolicySet, Question, TagRecord};
-use crate::registry::{Budget, RegistryError, Session};
+use crate::registry::{Budget, Client, RegistryError};
 use crate::store::{Claim, Recheck, Step, Store, StoreError, TagUpdate};
 
 /// Tags written in one step.
 const PAGE: usize = 200;
+/// Tags of a baseline that are written in one step: so many that a slow registry still gives them in time.
+const BASELINE_PAGE: usize = 50;
+/// How long a baseline goes on before the repository is given back, to go on later.
+pub(super) const BASELINE_TIME: Duration = Duration::from_secs(30);
+/// How long one page of it may take.
+const BASELINE_PAGE_TIME: Duration = Duration::from_secs(30);
+/// Attempts after which tags are judged although the registry never listed the others.
+const LIST_ATTEMPTS: u32 = 5;
 /// Most tags taken in before the first event of a repository is judged; the sweep finds the rest.
-const INLINE_MAX: usize = 5_000;
+pub(super) const INLINE_MAX: usize = 5_000;
 /// Requests in flight while a baseline is read.
 const IN_FLIGHT: usize = 8;
 /// The pause between two tags that are judged again because policies changed: at most 200 a second, so that
@@ -30,32 +40,69 @@ const BETWEEN: Duration = Duration::from_millis(5);
 /// Repositories asked of the store at once.
 const REPOSITORIES: usize = 1_000;
 
+/// What became of a baseline.
+pub(super) enum Baseline {
+    /// It is on record, or there can be none.
+    Done,
+    /// It goes on with the next claim.
+    More,
+    /// The registry could not be asked.
+    Unknown(RegistryError),
+}
+
 impl<S: Store> Pipeline<S> {
     /// Takes in what a repository has when it is met for the first time: the versions that a tag follows are
-    /// there although no event ever told of them. They are recorded as first seen by a sweep.
-    pub(super) async fn baseline(&self, claim: &Claim, session: &Session, set: &PolicySet) -> Result<(), StoreError> {
+    /// there although no event ever told of them. They are recorded as first seen by a sweep. What is on record
+    /// is left as it is, so this goes on where it stopped.
+    pub(super) async fn baseline(
+        &self,
+        claim: &Claim,
+        client: &Client,
+        set: &PolicySet,
+    ) -> Result<Baseline, StoreError> {
         let repository = &claim.repository;
         if self.is_baselined(repository) {
-            return Ok(());
+            return Ok(Baseline::Done);
         }
         let name = format!("baseline {repository}");
         if self.store.get(&name).await?.is_none() {
-            let listed = match list(session, repository).await {
+            let start = Instant::now();
+            let session = client.session(Budget { time: BASELINE_TIME, requests: 2_000, bytes: 256 << 20 });
+            let listed = match list(&session, repository).await {
                 Ok(listed) => listed.unwrap_or_default(),
-                // Who may not list must do without; whoever is only away is asked again at the next event.
+                // Who may not list must do without; whoever is only away is asked again, but not for ever: a list
+                // that never comes must not keep the tags themselves from being judged.
                 Err(error) if error.is_transient() => {
                     tracing::warn!(image.repository = %repository, %error, "the repository's tags could not be listed yet");
-                    return Ok(());
+                    let attempts =
+                        claim.events.iter().map(|q| q.attempts).chain(claim.rechecks.iter().map(|r| r.attempts));
+                    return Ok(match attempts.max() {
+                        Some(attempts) if attempts >= LIST_ATTEMPTS => Baseline::Done,
+                        _ => Baseline::Unknown(error),
+                    });
                 }
                 Err(error) => {
                     tracing::warn!(image.repository = %repository, %error, "the repository's tags cannot be listed; only events tell of them");
                     Vec::new()
                 }
             };
+            let known = self.known_tags(repository).await?;
             let told: BTreeSet<&Tag> = claim.events.iter().filter_map(|q| q.incoming.event.tag.as_ref()).collect();
-            let tags: Vec<Tag> = listed.into_iter().filter(|t| !told.contains(t)).take(INLINE_MAX).collect();
-            for page in tags.chunks(PAGE) {
-                let step = self.baseline_page(repository, page, set).await;
+            let room = INLINE_MAX.saturating_sub(known.len());
+            let tags: Vec<Tag> =
+                listed.into_iter().filter(|t| !told.contains(t) && !known.contains(t)).take(room).collect();
+            let mut taken = 0;
+            for page in tags.chunks(BASELINE_PAGE) {
+                // At least one page each time, or a list that takes long would never get anywhere.
+                if taken > 0 && start.elapsed() >= BASELINE_TIME {
+                    tracing::info!(image.repository = %repository, taken, of = tags.len(), "first met: taking its tags in");
+                    return Ok(Baseline::More);
+                }
+                let (step, away) = self.baseline_page(client, repository, page, set).await;
+                if let Some(error) = away {
+                    return Ok(Baseline::Unknown(error));
+                }
+                taken += page.len();
                 self.store.complete(claim, step, true).await?;
             }
             if !tags.is_empty() {
@@ -64,18 +111,36 @@ impl<S: Store> Pipeline<S> {
             self.store.set(&name, "done").await?;
         }
         self.baselined.lock().unwrap_or_else(|e| e.into_inner()).insert(repository.clone());
-        Ok(())
+        Ok(Baseline::Done)
+    }
+
+    async fn known_tags(&self, repository: &Repository) -> Result<BTreeSet<Tag>, StoreError> {
+        let mut known = BTreeSet::new();
+        loop {
+            let page = self.store.tags(repository, known.last().cloned(), PAGE).await?;
+            let full = page.len() == PAGE;
+            known.extend(page.into_iter().map(|(tag, _)| tag));
+            if !full {
+                return Ok(known);
+            }
+        }
     }
 
     fn is_baselined(&self, repository: &Repository) -> bool {
         self.baselined.lock().unwrap_or_else(|e| e.into_inner()).contains(repository)
     }
 
-    async fn baseline_page(&self, repository: &Repository, tags: &[Tag], set: &PolicySet) -> Step {
+    /// One page of a baseline, and why it is none where the registry is away.
+    async fn baseline_page(
+        &self,
+        client: &Client,
+        repository: &Repository,
+        tags: &[Tag],
+        set: &PolicySet,
+    ) -> (Step, Option<RegistryError>) {
         let mut step = Step::default();
-        let Some(client) = self.registries.get(&repository.host) else { return step };
         let requests = u32::try_from(4 * tags.len() + 16).unwrap_or(u32::MAX);
-        let session = client.session(Budget { requests, bytes: 1 << 30, time: Duration::from_secs(100) });
+        let session = client.session(Budget { requests, bytes: 1 << 30, time: BASELINE_PAGE_TIME });
         let session = &session;
         let found: Vec<(Tag, Result<_, RegistryError>)> = stream::iter(tags.iter().cloned())
             .map(|tag| async move {
@@ -104,13 +169,14 @@ impl<S: Store> Pipeline<S> {
                     step.rechecks.push(Recheck { tag: Some(tag), due: now, origin: Origin::PolicyChange, attempts: 0 });
                 }
                 Ok(None) => {}
+                Err(error) if error.is_transient() => return (Step::default(), Some(error)),
                 Err(error) => {
                     tracing::debug!(image.repository = %repository, image.tag = %tag, %error, "not in the baseline yet");
                     step.rechecks.push(Recheck { tag: Some(tag), due: now, origin: Origin::Audit, attempts: 0 });
                 }
             }
         }
-        step
+        (step, None)
     }
 
     /// Has everything on record judged again if the policies are others than those it was judged by.

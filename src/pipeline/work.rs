@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::Pipeline;
 use super::facts::{Facts, ROUNDS_MAX, content_of};
 use super::look::{Told, cause, look};
+use super::portion::{deleted, resolutions};
+use super::refresh::Baseline;
+use super::{Pipeline, STEP_TIME};
 use crate::alert::{Alert, Topic, alerts_about_self, alerts_for};
 use crate::backoff::Backoff;
 use crate::event::{Action, Stage};
@@ -24,7 +26,7 @@ use crate::report;
 use crate::store::{Claim, EventEnd, Judged, Queued, Recheck, Step, Store, StoreError, TagUpdate};
 
 /// What is tried again after something could not be determined.
-const AGAIN: Backoff = Backoff { first: Duration::from_secs(1), most: Duration::from_secs(600) };
+pub(super) const AGAIN: Backoff = Backoff { first: Duration::from_secs(1), most: Duration::from_secs(600) };
 /// Attempts after which people are told: with the pauses of `AGAIN`, some fifteen minutes.
 const ATTEMPTS_TOLD: u32 = 10;
 /// When to look again at what a sender only announces: it acts at once or not at all.
@@ -68,11 +70,19 @@ impl<S: Store> Pipeline<S> {
     pub(super) async fn work(&self, claim: &Claim) -> Result<(), StoreError> {
         let set = self.policies.load_full();
         let client = self.registries.get(&claim.repository.host);
-        let session = client.map(|c| c.session(Budget::default()));
-        let mut facts = Facts::new(&*self.store, session.as_ref(), &claim.repository, &set);
-        if let Some(session) = &session {
-            self.baseline(claim, session, &set).await?;
+        self.hear(claim);
+        if let Some(client) = client {
+            match self.baseline(claim, client, &set).await? {
+                Baseline::Done => {}
+                Baseline::More => {
+                    self.give_back(claim, Duration::ZERO).await;
+                    return Ok(());
+                }
+                Baseline::Unknown(error) => return self.later(claim, &error).await,
+            }
         }
+        let session = client.map(|c| c.session(budget(resolutions(claim))));
+        let mut facts = Facts::new(&*self.store, session.as_ref(), &claim.repository, &set);
         let mut step = Step::default();
         let agenda = self.agenda(claim, &mut step).await?;
         let origin = agenda.origin.unwrap_or(Origin::Event);
@@ -81,6 +91,10 @@ impl<S: Store> Pipeline<S> {
         let mut sights: BTreeMap<Tag, Sight> = BTreeMap::new();
         let mut failed: BTreeMap<Tag, RegistryError> = BTreeMap::new();
         for (tag, events) in &agenda.tags {
+            if let Some(error) = &facts.away {
+                failed.insert(tag.clone(), error.clone());
+                continue;
+            }
             let before = self.record(&claim.repository, tag).await?;
             match self.see(session.as_ref(), &claim.repository, tag, events, &before, &mut facts, origin).await? {
                 Ok(sight) => {
@@ -98,12 +112,14 @@ impl<S: Store> Pipeline<S> {
             facts.pending.tags.insert(tag.clone(), (Arc::new(record), keys));
         }
 
+        let unsure = self.deleted(claim, &mut facts, &mut step).await;
+
         // Judge.
         let mut changes: Vec<Change> = sights
             .iter()
             .map(|(tag, s)| Change::Tag { tag: tag.clone(), old: s.before.current.clone(), new: s.current.clone() })
             .collect();
-        changes.extend(agenda.manifests.iter().cloned().map(Change::Manifest));
+        changes.extend(agenda.manifests.iter().filter(|d| !unsure.contains_key(*d)).cloned().map(Change::Manifest));
         let extra = self.extra_targets(&set, &claim.repository, &agenda, &failed);
         let now = self.clock.now();
         let (verdicts, leads) =
@@ -130,14 +146,18 @@ impl<S: Store> Pipeline<S> {
         }
         self.settle(&mut step, claim, verdicts, now, again, attempts.unwrap_or(0)).await?;
         for queued in &claim.events {
-            let tag = queued.incoming.event.tag.as_ref();
-            let end = match tag.and_then(|t| failed.get(t)) {
+            let event = &queued.incoming.event;
+            let unsure = event.digest.as_ref().and_then(|d| unsure.get(d)).filter(|_| event.action == Action::Delete);
+            let end = match event.tag.as_ref().and_then(|t| failed.get(t)).or(unsure) {
                 Some(error) => EventEnd::Retry { at: again, fault: error.to_string() },
                 None => EventEnd::Judged,
             };
             step.events.push((queued.id, end));
         }
         step.rechecked = claim.rechecks.iter().map(|r| r.tag.clone()).collect();
+        // A look that failed is made again, whether or not any policy has something to say about the tag.
+        let looks = claim.rechecks.iter().filter(|r| r.tag.as_ref().is_some_and(|t| failed.contains_key(t)));
+        step.rechecks.extend(looks.map(|r| Recheck { due: again, attempts: r.attempts + 1, ..r.clone() }));
         step.contents.extend(facts.contents.into_values());
         let announced: Vec<_> = step.changes.clone();
         let verdicts: Vec<(Arc<str>, Outcome)> =
@@ -174,6 +194,63 @@ impl<S: Store> Pipeline<S> {
             self.metrics.judged(origin, elapsed);
         }
         Ok(())
+    }
+
+    /// Takes note of when the registries' hooks were last heard.
+    fn hear(&self, claim: &Claim) {
+        let Some(latest) = claim.events.iter().map(|q| q.incoming.received_at).max() else { return };
+        let mut heard = self.heard.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let known = heard.entry(claim.repository.host.clone()).or_insert(latest);
+        *known = latest.max(*known);
+    }
+
+    /// Has everything of a portion tried again because of a fault of the registry.
+    async fn later(&self, claim: &Claim, error: &RegistryError) -> Result<(), StoreError> {
+        let attempts = claim.events.iter().map(|q| q.attempts).chain(claim.rechecks.iter().map(|r| r.attempts)).max();
+        let mut pause = AGAIN.delay(attempts.unwrap_or(0) + 1, fraction());
+        if let RegistryError::Throttled { retry_after } = error {
+            pause = pause.max(*retry_after);
+        }
+        let at = after(self.clock.now(), pause);
+        let fault = error.to_string();
+        let again = |r: &Recheck| Recheck { due: at, attempts: r.attempts + 1, ..r.clone() };
+        let step = Step {
+            events: claim.events.iter().map(|q| (q.id, EventEnd::Retry { at, fault: fault.clone() })).collect(),
+            rechecked: claim.rechecks.iter().map(|r| r.tag.clone()).collect(),
+            rechecks: claim.rechecks.iter().map(again).collect(),
+            ..Step::default()
+        };
+        self.store.complete(claim, step, false).await
+    }
+
+    /// Asks the registry about the manifests that were deleted by what events say. What it no longer has is no
+    /// answer any more, in this step and after; the answer is those about which it could not be asked.
+    async fn deleted(
+        &self,
+        claim: &Claim,
+        facts: &mut Facts<'_, S>,
+        step: &mut Step,
+    ) -> BTreeMap<Digest, RegistryError> {
+        let mut unsure = BTreeMap::new();
+        let Some(session) = facts.session else { return unsure };
+        for digest in deleted(claim) {
+            let asked = match &facts.away {
+                Some(error) => Err(error.clone()),
+                None => session.head_manifest(&claim.repository.name, &digest).await,
+            };
+            match asked {
+                Ok(true) => {}
+                Ok(false) => {
+                    facts.gone.insert(digest.clone());
+                    step.gone.push(digest);
+                }
+                Err(error) => {
+                    facts.failed(&error);
+                    unsure.insert(digest, error);
+                }
+            }
+        }
+        unsure
     }
 
     /// Judges tags as they are now, against the record, and records nothing.
@@ -475,12 +552,22 @@ impl<S: Store> Pipeline<S> {
     }
 }
 
+/// What so many resolutions may use together.
+fn budget(resolutions: u32) -> Budget {
+    let one = Budget::default();
+    Budget {
+        requests: one.requests.saturating_mul(resolutions),
+        bytes: one.bytes.saturating_mul(u64::from(resolutions)),
+        time: if resolutions > 1 { STEP_TIME } else { one.time },
+    }
+}
+
 pub(super) fn after(at: Timestamp, pause: Duration) -> Timestamp {
     jiff::SignedDuration::try_from(pause).ok().and_then(|p| at.checked_add(p).ok()).unwrap_or(Timestamp::MAX)
 }
 
 /// A random fraction, for jitter; nothing depends on its quality.
-fn fraction() -> f64 {
+pub(super) fn fraction() -> f64 {
     use std::hash::{BuildHasher, Hasher};
     let random = std::collections::hash_map::RandomState::new().build_hasher().finish();
     (random >> 11) as f64 / (1_u64 << 53) as f64

@@ -12,6 +12,7 @@ use url::Url;
 
 use super::challenge::{self, Expectation, Scope};
 use super::error::{RegistryError, remote_text};
+use super::gate::Health;
 use super::page::{CatalogBody, Cursor, PAGE_BYTES_MAX, Page, TagsBody};
 use super::settings::{Budget, Observer, Operation, Origin, Scheme, Settings, SettingsError, TokenService};
 use super::token::SignIn;
@@ -76,6 +77,11 @@ impl Client {
     /// The registry's name in references.
     pub fn host(&self) -> &Host {
         self.inner.transport.registry()
+    }
+
+    /// Whether the registry is worth asking now, by how the latest requests of all sessions ended.
+    pub fn health(&self) -> Health {
+        self.inner.transport.health()
     }
 
     /// Begins a resolution; its time runs from now.

@@ -23,6 +23,17 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// `Retry-After` must not blind us for days.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
 
+/// Whether a registry is worth asking now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// It answers, as far as is known.
+    Well,
+    /// It asked for a pause, or failed so often that it is left alone, for this long.
+    Paused(Duration),
+    /// Its pause is over and nothing was answered since: one at a time may try.
+    Unproven,
+}
+
 /// How a request ended, as far as the pace is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ended {
@@ -94,6 +105,17 @@ impl Gate {
                 return Ok(None);
             }
             sleep_until(turn).await;
+        }
+    }
+
+    /// Whether the registry is worth asking now.
+    pub(super) fn health(&self) -> Health {
+        let state = self.lock();
+        let now = Instant::now();
+        match state.not_before {
+            Some(until) if until > now => Health::Paused(until - now),
+            Some(_) if state.failures >= FAILURES_TOLERATED => Health::Unproven,
+            _ => Health::Well,
         }
     }
 
@@ -230,6 +252,11 @@ mod tests {
         }
         let pause = gate.pause().unwrap() - Instant::now();
         assert!(pause >= PAUSE_MAX && pause <= PAUSE_MAX * 6 / 5, "{pause:?}");
+        assert_eq!(gate.health(), Health::Paused(pause));
+        tokio::time::advance(pause).await;
+        assert_eq!(gate.health(), Health::Unproven);
+        gate.ended(Ended::Answered);
+        assert_eq!(gate.health(), Health::Well);
     }
 
     #[tokio::test]

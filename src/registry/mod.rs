@@ -26,6 +26,7 @@ pub use address::{AddressRule, RefusedAddress, Resolver};
 pub use azure::{Azure, AzureIdentity};
 pub use client::{Client, Fetched, Session};
 pub use error::{Exceeded, RegistryError};
+pub use gate::Health;
 pub use layout::{Entry, Layout, LayoutReference};
 pub use page::{Cursor, PAGES_MAX, Page};
 pub use settings::{

@@ -24,7 +24,7 @@ use url::Url;
 
 use super::address::{AddressRule, RefusedAddress, Resolver};
 use super::error::{Exceeded, RegistryError, remote_text};
-use super::gate::{Ended, Gate};
+use super::gate::{Ended, Gate, Health};
 use super::settings::{Budget, Observer, Operation, Scheme, Settings, SettingsError, StatusClass};
 use crate::image::Host;
 
@@ -156,6 +156,10 @@ impl Transport {
 
     pub(super) fn registry(&self) -> &Host {
         &self.registry
+    }
+
+    pub(super) fn health(&self) -> Health {
+        self.gate.health()
     }
 
     pub(super) fn observer(&self) -> &dyn Observer {

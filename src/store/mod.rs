@@ -255,6 +255,9 @@ pub struct Step {
     pub rechecked: Vec<Option<Tag>>,
     /// Rechecks wanted; an earlier due time for the same tag wins.
     pub rechecks: Vec<Recheck>,
+    /// Manifests that the registry says it no longer has: their bytes stay, and are no answer any more until
+    /// they were fetched again.
+    pub gone: Vec<Digest>,
 }
 
 /// An alert for the outbox.
@@ -458,8 +461,16 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError::Fenced`] when the claim was lost: nothing was written.
     fn complete(&self, claim: &Claim, step: Step, keep: bool) -> impl Future<Output = Result<(), StoreError>> + Send;
 
+    /// Gives a claim back with nothing of it done, and keeps it from being claimed before `until`; a new event
+    /// of the repository may come before.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] when the claim was lost.
+    fn put_off(&self, claim: &Claim, until: Timestamp) -> impl Future<Output = Result<(), StoreError>> + Send;
+
     /// Answers questions from the record: tags, lines, tagged, parents, and manifests and configs on record.
-    /// A manifest or config that is not on record is simply missing from the result. Lines hold tags that are
+    /// A manifest or config that is not on record, is known to be gone from the registry, or was damaged on
+    /// disk, is simply missing from the result: the registry is asked. Lines hold tags that are
     /// there now and lead to an image; [`Span::All`](crate::policy::Span) those that lead to anything.
     fn answer(
         &self,
@@ -489,6 +500,22 @@ pub trait Store: Send + Sync + 'static {
         after: Option<Repository>,
         limit: usize,
     ) -> impl Future<Output = Result<Vec<Repository>, StoreError>> + Send;
+
+    /// Manifests, in order after `after`, that an index lists to which a tag leads now, without those known to be
+    /// gone: what a sweep asks the registry about.
+    fn listed(
+        &self,
+        repository: &Repository,
+        after: Option<Digest>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<Digest>, StoreError>> + Send;
+
+    /// Takes note of manifests that the registry says it no longer has, as [`Step::gone`] does.
+    fn gone(
+        &self,
+        repository: &Repository,
+        digests: Vec<Digest>,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Wants tags of a repository judged again.
     fn recheck(

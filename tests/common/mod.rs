@@ -90,6 +90,18 @@ impl Store for Memory {
         Ok(answers.collect())
     }
 
+    async fn put_off(&self, _: &Claim, _: Timestamp) -> Result<()> {
+        Ok(())
+    }
+
+    async fn listed(&self, _: &Repository, _: Option<Digest>, _: usize) -> Result<Vec<Digest>> {
+        Ok(Vec::new())
+    }
+
+    async fn gone(&self, _: &Repository, _: Vec<Digest>) -> Result<()> {
+        Ok(())
+    }
+
     async fn open_violations(&self, _: &Repository, _: Vec<Option<Tag>>) -> Result<Vec<Violation>> {
         Ok(Vec::new())
     }

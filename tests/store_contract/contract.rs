@@ -193,6 +193,7 @@ pub async fn a_step_is_written_whole<S: Store>(store: S) {
         events: vec![(claimed.events[0].id, EventEnd::Judged)],
         rechecked: vec![],
         rechecks: vec![recheck(Some("1.0.0"), 100)],
+        gone: vec![],
     };
     store.complete(&claimed, step, false).await.unwrap();
 
@@ -449,4 +450,44 @@ pub async fn a_recheck_keeps_why_and_how_often<S: Store>(store: S) {
     let wanted = Recheck { tag: Some(tag("1")), due: t(1), origin: Origin::Audit, attempts: 7 };
     store.recheck(&repo("a"), vec![wanted.clone()]).await.unwrap();
     assert_eq!(claim(&store, 1).await[0].rechecks, [wanted]);
+}
+
+pub async fn what_is_put_off_comes_back_in_its_time<S: Store>(store: S) {
+    store.append(vec![event("a", "1", 1)], vec![]).await.unwrap();
+    let held = claim(&store, 2).await.remove(0);
+    store.put_off(&held, t(20)).await.unwrap();
+    assert!(matches!(store.put_off(&held, t(20)).await, Err(StoreError::Fenced(_))), "it was given back");
+    assert!(matches!(store.complete(&held, Step::default(), false).await, Err(StoreError::Fenced(_))));
+    assert!(claim(&store, 19).await.is_empty());
+    let again = claim(&store, 20).await.remove(0);
+    assert_eq!((again.events.len(), again.events[0].attempts), (1, 0), "nothing was done, so nothing failed");
+    store.put_off(&again, t(40)).await.unwrap();
+    store.append(vec![event("a", "2", 21)], vec![]).await.unwrap();
+    assert_eq!(claim(&store, 22).await[0].events.len(), 2);
+}
+
+pub async fn what_is_gone_is_no_answer_until_it_is_fetched_again<S: Store>(store: S) {
+    let index = Content {
+        digest: d("index"),
+        kind: ContentKind::Manifest,
+        media_type: String::new(),
+        bytes: b"index".as_slice().into(),
+        children: vec![d("child"), d("other")],
+    };
+    let child = Content { digest: d("child"), bytes: b"child".as_slice().into(), children: vec![], ..index.clone() };
+    let contents = vec![index, child.clone()];
+    write(&store, "a", 1, Step { contents, tags: vec![update("1.0.0", Some("index"), 1)], ..Step::default() }).await;
+    let a = repo("a");
+    let known = async || store.answer(&a, vec![Question::Manifest(d("child"))]).await.unwrap().len();
+    let listed = async || store.listed(&a, None, 10).await.unwrap();
+    // Only what is on record can go.
+    assert_eq!((known().await, listed().await), (1, vec![d("child")]));
+    store.gone(&a, vec![d("child")]).await.unwrap();
+    assert_eq!((known().await, listed().await), (0, vec![]));
+    let parents = store.answer(&a, vec![Question::Parents(d("child"))]).await.unwrap();
+    assert_eq!(parents[0].1, Answer::Digests(Fact::Known(vec![d("index")].into())));
+    write(&store, "a", 3, Step { contents: vec![child], ..Step::default() }).await;
+    assert_eq!((known().await, listed().await), (1, vec![d("child")]));
+    write(&store, "a", 5, Step { gone: vec![d("child")], ..Step::default() }).await;
+    assert_eq!(known().await, 0);
 }

@@ -98,8 +98,10 @@ struct Stored {
 
 /// A content, verified against its digest: a page that was changed on disk must not be judged.
 fn content(conn: &Connection, repo: i64, digest: &Digest, config: bool) -> Result<Option<Stored>, StoreError> {
-    let mut select =
-        conn.prepare_cached("SELECT media_type, bytes FROM contents WHERE repo = ?1 AND digest = ?2 AND config = ?3")?;
+    let mut select = conn.prepare_cached(
+        "SELECT media_type, bytes FROM contents
+            WHERE repo = ?1 AND digest = ?2 AND config = ?3 AND gone = 0",
+    )?;
     let found = select
         .query_row(params![repo, codec::digest_bytes(digest), config], |row| {
             Ok((row.get::<_, String>(0)?, row.get::<_, Vec<u8>>(1)?))
@@ -107,7 +109,10 @@ fn content(conn: &Connection, repo: i64, digest: &Digest, config: bool) -> Resul
         .optional()?;
     let Some((media_type, bytes)) = found else { return Ok(None) };
     if !digest.matches(&bytes) {
-        return Err(damaged("a manifest", format!("the bytes on record of {digest} do not hash to it")));
+        // One bad page must not keep a repository from being judged: the registry is asked again, and what comes
+        // from there mends the record. `verify` tells of it too.
+        tracing::error!(%digest, "the bytes on record do not hash to their digest; the registry is asked again");
+        return Ok(None);
     }
     Ok(Some(Stored { media_type, bytes: bytes.into() }))
 }
@@ -182,6 +187,29 @@ fn parents(conn: &Connection, repo: i64, digest: &Digest) -> Result<Vec<Digest>,
     let mut select =
         conn.prepare_cached("SELECT parent FROM children WHERE repo = ?1 AND child = ?2 ORDER BY parent LIMIT ?3")?;
     let mut rows = select.query(params![repo, codec::digest_bytes(digest), SPAN_MAX as i64])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.extend(codec::digest_column(row, 0)?);
+    }
+    Ok(found)
+}
+
+/// Manifests listed by indexes to which tags lead now.
+pub(super) fn listed(
+    conn: &Connection,
+    repository: &Repository,
+    after: Option<&Digest>,
+    limit: usize,
+) -> Result<Vec<Digest>, StoreError> {
+    let Some(repo) = known_repo(conn, repository)? else { return Ok(Vec::new()) };
+    let mut select = conn.prepare_cached(
+        "SELECT DISTINCT child FROM children c WHERE repo = ?1 AND child > ?2
+            AND EXISTS (SELECT 1 FROM tags t WHERE t.repo = c.repo AND t.digest = c.parent)
+            AND EXISTS (SELECT 1 FROM contents o WHERE o.repo = c.repo AND o.digest = c.child AND o.config = 0 AND o.gone = 0)
+         ORDER BY child LIMIT ?3",
+    )?;
+    let after = after.map(codec::digest_bytes).unwrap_or_default();
+    let mut rows = select.query(params![repo, after, limit as i64])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         found.extend(codec::digest_column(row, 0)?);

@@ -286,6 +286,11 @@ impl Store for EmbeddedStore {
         self.write(false, move |w| step::complete(w, &claim, &step, keep)).await
     }
 
+    async fn put_off(&self, claim: &Claim, until: Timestamp) -> Result<(), StoreError> {
+        let (repository, fence) = (claim.repository.clone(), claim.fence);
+        self.write(false, move |w| step::put_off(w, &repository, fence, until)).await
+    }
+
     async fn answer(
         &self,
         repository: &Repository,
@@ -322,6 +327,21 @@ impl Store for EmbeddedStore {
     ) -> Result<Vec<Repository>, StoreError> {
         let registry = registry.cloned();
         self.read(move |conn| list::repositories(conn, registry.as_ref(), after.as_ref(), limit)).await
+    }
+
+    async fn listed(
+        &self,
+        repository: &Repository,
+        after: Option<Digest>,
+        limit: usize,
+    ) -> Result<Vec<Digest>, StoreError> {
+        let repository = repository.clone();
+        self.read(move |conn| answer::listed(conn, &repository, after.as_ref(), limit)).await
+    }
+
+    async fn gone(&self, repository: &Repository, digests: Vec<Digest>) -> Result<(), StoreError> {
+        let repository = repository.clone();
+        self.write(false, move |w| step::gone(w, &repository, &digests)).await
     }
 
     async fn recheck(&self, repository: &Repository, rechecks: Vec<Recheck>) -> Result<(), StoreError> {

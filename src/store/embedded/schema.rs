@@ -115,6 +115,7 @@ CREATE TABLE contents(
     digest BLOB NOT NULL,
     config INTEGER NOT NULL,
     stored_at INTEGER NOT NULL,
+    gone INTEGER NOT NULL DEFAULT 0,   -- the registry says that it no longer has it
     media_type TEXT NOT NULL,
     bytes BLOB NOT NULL
 ) STRICT;

@@ -15,15 +15,8 @@ use jiff::Timestamp;
 
 /// Writes a step under a claim.
 pub(super) fn complete(w: &mut Writing<'_>, claim: &Claim, step: &Step, keep: bool) -> Result<(), StoreError> {
-    let fenced = || StoreError::Fenced(claim.repository.clone());
-    let repo = known_repo(w.conn, &claim.repository)?.ok_or_else(fenced)?;
-    let (fence, held): (i64, bool) = w
-        .conn
-        .prepare_cached("SELECT fence, leased_until IS NOT NULL FROM repositories WHERE id = ?1")?
-        .query_row([repo], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    if fence as u64 != claim.fence || !held {
-        return Err(fenced());
-    }
+    let (repo, fence) = held(w.conn, &claim.repository, claim.fence)?;
+    mark_gone(w.conn, repo, &step.gone)?;
     for content in &step.contents {
         keep_content(w.conn, repo, content)?;
     }
@@ -55,21 +48,65 @@ pub(super) fn complete(w: &mut Writing<'_>, claim: &Claim, step: &Step, keep: bo
     Ok(())
 }
 
+/// The repository's number and fence, if the claim with this fence still holds it.
+fn held(conn: &Connection, repository: &Repository, claimed: u64) -> Result<(i64, i64), StoreError> {
+    let fenced = || StoreError::Fenced(repository.clone());
+    let repo = known_repo(conn, repository)?.ok_or_else(fenced)?;
+    let (fence, held): (i64, bool) = conn
+        .prepare_cached("SELECT fence, leased_until IS NOT NULL FROM repositories WHERE id = ?1")?
+        .query_row([repo], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    if fence as u64 != claimed || !held { Err(fenced()) } else { Ok((repo, fence)) }
+}
+
+/// Gives a claim back untouched, not to be claimed before a time.
+pub(super) fn put_off(
+    w: &mut Writing<'_>,
+    repository: &Repository,
+    fence: u64,
+    until: Timestamp,
+) -> Result<(), StoreError> {
+    let (repo, _) = held(w.conn, repository, fence)?;
+    w.conn.prepare_cached("UPDATE repositories SET fence = fence + 1 WHERE id = ?1")?.execute([repo])?;
+    if schedule(w.conn, repo)? {
+        w.conn
+            .prepare_cached("UPDATE repositories SET ready = ?2, lane = '', first = 0 WHERE id = ?1 AND ready < ?2")?
+            .execute(params![repo, nanos(until)])?;
+        // Whoever waits for work must learn of the new time.
+        w.work = true;
+    }
+    Ok(())
+}
+
+/// Takes note of manifests that are no longer at the registry, from outside a step.
+pub(super) fn gone(w: &mut Writing<'_>, repository: &Repository, digests: &[Digest]) -> Result<(), StoreError> {
+    match known_repo(w.conn, repository)? {
+        Some(repo) => mark_gone(w.conn, repo, digests),
+        None => Ok(()),
+    }
+}
+
+fn mark_gone(conn: &Connection, repo: i64, digests: &[Digest]) -> Result<(), StoreError> {
+    let mut mark =
+        conn.prepare_cached("UPDATE contents SET gone = 1 WHERE repo = ?1 AND digest = ?2 AND config = 0")?;
+    for digest in digests {
+        mark.execute(params![repo, codec::digest_bytes(digest)])?;
+    }
+    Ok(())
+}
+
 fn keep_content(conn: &Connection, repo: i64, content: &Content) -> Result<(), StoreError> {
     let digest = codec::digest_bytes(&content.digest);
     let config = content.kind == ContentKind::Config;
-    let stored = conn
-        .prepare_cached(
-            "INSERT INTO contents(repo, digest, config, stored_at, media_type, bytes)
-             VALUES (?1, ?2, ?3, unixepoch() * 1000000000, ?4, ?5) ON CONFLICT(repo, digest, config) DO NOTHING",
-        )?
-        .execute(params![repo, digest, config, content.media_type, &*content.bytes])?;
-    if stored > 0 {
-        let mut child =
-            conn.prepare_cached("INSERT OR IGNORE INTO children(repo, child, parent) VALUES (?1, ?2, ?3)")?;
-        for listed in &content.children {
-            child.execute(params![repo, codec::digest_bytes(listed), digest])?;
-        }
+    // What is fetched although it is on record was gone, or damaged on disk: what came now stands.
+    conn.prepare_cached(
+        "INSERT INTO contents(repo, digest, config, stored_at, media_type, bytes)
+             VALUES (?1, ?2, ?3, unixepoch() * 1000000000, ?4, ?5) ON CONFLICT(repo, digest, config)
+             DO UPDATE SET gone = 0, media_type = excluded.media_type, bytes = excluded.bytes",
+    )?
+    .execute(params![repo, digest, config, content.media_type, &*content.bytes])?;
+    let mut child = conn.prepare_cached("INSERT OR IGNORE INTO children(repo, child, parent) VALUES (?1, ?2, ?3)")?;
+    for listed in &content.children {
+        child.execute(params![repo, codec::digest_bytes(listed), digest])?;
     }
     Ok(())
 }
