@@ -128,7 +128,7 @@ struct Wire {
     media_type: Option<String>,
     #[serde(default)]
     artifact_type: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "present")]
     manifests: Option<Vec<WireDescriptor>>,
     #[serde(default)]
     config: Option<WireDescriptor>,
@@ -139,6 +139,11 @@ struct Wire {
     /// Docker schema 1.
     #[serde(default, rename = "fsLayers")]
     fs_layers: Option<serde::de::IgnoredAny>,
+}
+
+/// A list that is there: `null` is how some tools write an empty one.
+fn present<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Vec<WireDescriptor>>, D::Error> {
+    Option::deserialize(from).map(|list| Some(list.unwrap_or_default()))
 }
 
 #[derive(Deserialize)]

@@ -143,6 +143,10 @@ pub fn affected(set: &PolicySet, observation: &Observation, changes: &[Change]) 
                     targets.insert(Target::Tag(n, tag.clone()));
                     neighbours(&mut gather, n, policy, tag, changes, &mut targets);
                     for digest in [old, new].into_iter().flatten() {
+                        // Whatever shares the digest is at this version, or is so no more.
+                        if policy.membership(tag).is_some_and(|m| policy.classes[m.class].is_followed) {
+                            tags_on(&mut gather, n, digest, &mut targets);
+                        }
                         if policy.classes.iter().any(|c| matches!(&c.require.members_tagged, Some((_, None)))) {
                             tags_above(&mut gather, n, digest, &mut targets);
                         }

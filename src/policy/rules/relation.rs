@@ -204,12 +204,19 @@ fn came_from_higher(
     let Some(before) = before else { return Ok(false) };
     let fact = gather.tagged(&before);
     let there = tags(case, Rule::Follows, fact)?;
-    let rank = |t: &Tag| case.policy.membership(t).filter(|m| m.class == rule.target.class).map(|m| m.captures.rank());
-    let here = rank(at);
-    Ok(there.iter().any(|t| rank(t) > here))
+    let here = rank_in_line(case, facts, rule, at);
+    Ok(there.iter().any(|t| rank_in_line(case, facts, rule, t) > here))
 }
 
-/// Whether the images come from different versions; those, for people.
+/// The rank of a version of the line that the tag follows; `None` for every other tag. Only these may decide what is
+/// said: they are what makes a follower be judged again.
+fn rank_in_line(case: &Case<'_>, facts: &Facts<'_>, rule: &FollowsRule, tag: &Tag) -> Option<Vec<u8>> {
+    let shared = &rule.target.by_form.get(facts.form)?.shared;
+    let member = case.policy.membership(tag).filter(|m| m.class == rule.target.class)?;
+    (member.captures.group(shared) == facts.captures.group(shared)).then(|| member.captures.rank())
+}
+
+/// Whether the images come from different versions of the line; those, for people.
 fn mixed(case: &mut Case<'_>, gather: &mut Gather<'_>, rule: &FollowsRule, facts: &Facts<'_>) -> Step<Option<String>> {
     let leaves: Vec<&Leaf> = facts.view.leaves.iter().take(MIXED_MAX).collect();
     if facts.view.shape != Shape::Index || leaves.len() < 2 {
@@ -227,11 +234,9 @@ fn mixed(case: &mut Case<'_>, gather: &mut Gather<'_>, rule: &FollowsRule, facts
             for parent in parents.iter() {
                 match gather.tagged(parent) {
                     None => asked = true,
-                    Some(Fact::Known(tags)) => versions.extend(
-                        tags.iter()
-                            .filter(|t| case.policy.membership(t).is_some_and(|m| m.class == rule.target.class))
-                            .cloned(),
-                    ),
+                    Some(Fact::Known(tags)) => {
+                        versions.extend(tags.iter().filter(|t| rank_in_line(case, facts, rule, t).is_some()).cloned())
+                    }
                     Some(_) => {}
                 }
             }
