@@ -22,6 +22,8 @@ use crate::report::visible;
 const SECRET_BYTES: usize = 32;
 /// Where senders reach the daemon, until somebody says better.
 const ADDRESS: &str = "https://TIDEWAITER-HOST:8443";
+/// The same for a registry on this machine.
+const LOCAL_ADDRESS: &str = "https://localhost:8443";
 const CONFIG_FILE: &str = "tidewaiter.yaml";
 const SECRET_FILE: &str = "webhook-secret";
 const POLICY_FILE: &str = "policies/versions.yaml";
@@ -51,6 +53,7 @@ pub(super) fn run(args: Args, terminal: &Terminal) -> Result<u8, Failure> {
     let format = args.format.unwrap_or_else(|| usual(&host));
     let source = source_name(&host, format);
     let base = match &args.url {
+        None if host.is_loopback() => LOCAL_ADDRESS.to_owned(),
         None => ADDRESS.to_owned(),
         Some(url) => match url::Url::parse(url) {
             Ok(parsed) if parsed.scheme() == "https" && parsed.has_host() => url.trim_end_matches('/').to_owned(),
@@ -99,7 +102,7 @@ pub(super) fn run(args: Args, terminal: &Terminal) -> Result<u8, Failure> {
         .replace("{registry}", host.as_str())
         .replace("{short}", short);
     text += &format!("\n{}\n", told.trim_end());
-    if args.url.is_none() {
+    if args.url.is_none() && !host.is_loopback() {
         text += "\nTIDEWAITER-HOST is where the daemon will be reached from there.\n";
     }
     let config = path.display();
@@ -230,7 +233,7 @@ registries:
   - host: \"{host}\"
 {reach}    reconcile: {{every: 6h}}               # finds what no event told
 sources:
-  - name: {source}                       # POST /v1/events/{source}
+  - name: {source}   # POST /v1/events/{source}
     format: {format}
     registry: \"{host}\"
     auth: {authenticity}

@@ -102,8 +102,10 @@ fn loose_ends(report: &Report, style: &Style) -> String {
 
 /// One friendly line for a repository without a fault, and what is worth knowing of it nevertheless.
 fn passing_line(block: &Block<'_>, style: &Style) -> String {
-    let judged = block.verdicts.iter().filter(|v| v.outcome == Outcome::Pass).count();
-    let ignored = block.verdicts.len() - judged;
+    // What a class lacks has a verdict too, and is no tag.
+    let tags = || block.verdicts.iter().filter(|v| v.subject.tag.is_some() || v.subject.digest.is_some());
+    let judged = tags().filter(|v| v.outcome == Outcome::Pass).count();
+    let ignored = tags().count() - judged;
     let policy = style.text(block.policy);
     let (glyph, tone, what) = match (judged, ignored) {
         (0, n) => {
