@@ -22,7 +22,7 @@ use tidewaiter::clock::SystemClock;
 use tidewaiter::event::authenticity::{Credential, Secrets};
 use tidewaiter::event::{Format, Headers, Request};
 use tidewaiter::image::Host;
-use tidewaiter::intake::{Auth, Hooks, Intake, Limits, Retried, Source, Sources};
+use tidewaiter::intake::{Auth, CertificateSource, HookFuture, Hooks, Intake, Limits, Retried, Source, Sources};
 use tidewaiter::listen::{Tls, TlsFiles};
 use tidewaiter::metrics::{Listener, Metrics, Names};
 use tidewaiter::store::Incoming;
@@ -458,4 +458,46 @@ async fn t17_t18_events_of_foreign_registries_are_kept_until_the_registry_is_add
         assert_eq!((retried, r.dead()), (expected, 0), "{}", sample.name);
         assert_eq!(r.recorded(), events, "{}", sample.name);
     }
+}
+
+/// Certificates as they would be fetched.
+struct Certificate;
+
+impl CertificateSource for Certificate {
+    fn certificate<'a>(&'a self, url: &'a str) -> HookFuture<'a, Option<Arc<[u8]>>> {
+        assert!(url.starts_with("https://sns.eu-west-1.amazonaws.com/"), "{url}");
+        let path = data().join("../authenticity/sns-signing.der");
+        Box::pin(async move { Some(fs::read(path).unwrap().into()) })
+    }
+}
+
+#[tokio::test]
+async fn t01_sns_messages_are_let_in_by_their_signature_and_topic() {
+    let r = start(&named()).await;
+    let topic = "arn:aws:sns:eu-west-1:123456789012:ecr-events";
+    let with = |topics: &[&str]| {
+        let topics = topics.iter().map(|topic| (*topic).to_owned()).collect();
+        let auth = Auth::Sns { topics, certificates: Arc::new(Certificate) };
+        r.sources.replace(vec![Source { auth, ..source(Format::Ecr, &named()) }]);
+    };
+    let body = |name: &str| fs::read(data().join(format!("../authenticity/{name}.json"))).unwrap();
+    let send = async |body: &[u8]| r.send(&request("POST", Format::Ecr, &[("Content-Type", "text/plain")], body)).await;
+    let names = ["sns-notification.v1", "sns-notification.v2", "sns-notification-subject.v2"];
+    for name in names {
+        with(&["arn:aws:sns:eu-west-1:123456789012:other", topic]);
+        let reply = send(&body(name)).await;
+        assert_eq!(reply.status, 202, "{name}: {reply:?}");
+        let mut changed: Value = serde_json::from_slice(&body(name)).unwrap();
+        changed["MessageId"] = json!("another");
+        assert_eq!(send(changed.to_string().as_bytes()).await.status, 401, "{name}");
+        changed = serde_json::from_slice(&body(name)).unwrap();
+        changed["SigningCertURL"] = json!("https://evil.example/a.pem");
+        assert_eq!(send(changed.to_string().as_bytes()).await.status, 401, "{name}");
+        with(&["arn:aws:sns:eu-west-1:123456789012:other"]);
+        assert_eq!(send(&body(name)).await.status, 401, "{name}: another topic is signed as well");
+    }
+    with(&[topic]);
+    assert_eq!(send(b"{}").await.status, 401);
+    assert_eq!(send(&body("sns-subscription-confirmation.v1")).await.status, 202);
+    assert!(r.store.dead.lock().unwrap()[0].fault.contains("SubscribeURL"));
 }
