@@ -3,7 +3,7 @@
 #[expect(dead_code, reason = "what only the tests of intake need")]
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use tidewaiter::image::{Digest, Reference};
 use tidewaiter::metrics::{Metrics, Names};
 use tidewaiter::policy::violation::{Violation, ViolationKey};
 use tidewaiter::policy::{Reason, Rule, Severity, State, TagRecord};
-use tidewaiter::store::{StoreError, ViolationCount, ViolationRow};
+use tidewaiter::store::{DeadLetter, StoreError, ViolationCount, ViolationRow};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -66,7 +66,8 @@ async fn start(tokens: Tokens) -> Running {
     let readiness = Arc::new(Readiness::new(limits, stop.clone()));
     let (watched, probed) = (readiness.clone(), store.clone());
     tokio::spawn(async move { watched.watch(&*probed).await });
-    let hooks = Hooks { check: Arc::new(Echo), retry: Arc::new(Echo) };
+    let open = Arc::new(HashSet::from(["open".to_owned()]));
+    let hooks = Hooks { check: Arc::new(Echo), retry: Arc::new(Echo), open };
     let admin = Admin::new(store.clone(), readiness.clone(), hooks, tokens, metrics, Arc::new(SystemClock));
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
@@ -467,4 +468,26 @@ async fn the_api_s_description_is_whole() {
     for reference in text.split("\"$ref\": \"#").skip(1).map(|rest| rest.split('"').next().unwrap()) {
         assert!(document.pointer(reference).is_some(), "{reference}");
     }
+}
+
+#[tokio::test]
+async fn dead_letters_are_listed_without_credentials_and_open_sources_are_marked() {
+    let r = start(Tokens::default()).await;
+    let letter = |id: i64, source: &str| DeadLetter {
+        id,
+        source: source.into(),
+        received_at: "2026-11-22T10:00:00Z".parse().unwrap(),
+        fault: "no JSON".into(),
+        headers: vec![("content-type".into(), "application/json".into())],
+        body: [b"{\xff".as_slice(), &b"x".repeat(2_000)].concat().into(),
+    };
+    *r.store.dead.lock().unwrap() = vec![letter(2, "open"), letter(1, "acr")];
+    let listed = r.get("/api/v1/dead-letters").await.json();
+    let letters = listed["deadLetters"].as_array().unwrap();
+    assert_eq!((&letters[0]["unauthenticated"], &letters[1]["unauthenticated"]), (&json!(true), &Value::Null));
+    assert_eq!(letters[1]["bytes"], json!(2_002));
+    assert_eq!(letters[1]["excerpt"].as_str().unwrap().chars().count(), 1_000);
+    assert_eq!(letters[1]["headers"], json!({ "content-type": "application/json" }));
+    let post = "POST /api/v1/dead-letters/retry HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
+    assert_eq!(r.raw(post).await.status, 403, "no token is configured for changes");
 }

@@ -1,6 +1,9 @@
 //! Every payload under `tests/data/events` is understood as its folder's `expected.json` says, and hostile
 //! ones are understood as nothing, by every format.
 
+#[path = "fuzz/mutate.rs"]
+mod mutate;
+
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -334,6 +337,17 @@ fn t17_payloads_at_the_wrong_source_say_nothing_new() {
                 assert!(named, "{} as {format}: {found:?}", sample.name);
             }
         }
+    }
+}
+
+/// The short version of `tests/fuzz/run`.
+#[test]
+fn t08_a_thousand_changed_payloads_of_each_format_panic_nowhere() {
+    for format in Format::ALL {
+        let count = mutate::run(*format, &mutate::seeds(*format), 1_000, &mut mutate::Random::new(7));
+        assert_eq!(count.inputs, 1_000);
+        // Changes that leave nothing to read, or everything as it was, would prove little.
+        assert!(count.refused > 100 && count.events > 10, "{format}: {count:?}");
     }
 }
 

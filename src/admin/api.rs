@@ -1,9 +1,11 @@
 //! The JSON API: the record as lists, acceptances, and checks.
 
+use std::collections::HashSet;
+
 use hyper::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::query::{Query, quote};
 use super::respond::{self, Fault};
@@ -97,13 +99,26 @@ fn page_of<'a>(all: &'a [Period], paging: &Paging) -> Result<(&'a [Period], Opti
 }
 
 /// `GET /api/v1/events`
-pub(super) async fn events<S: Store>(store: &S, query: &str, now: Timestamp) -> Result<Answer, Fault> {
+pub(super) async fn events<S: Store>(
+    store: &S,
+    open: &HashSet<String>,
+    query: &str,
+    now: Timestamp,
+) -> Result<Answer, Fault> {
     let mut query = Query::read(query, &["since", "source", "id", "limit", "cursor"])?;
     let since = query.text("since").map(|text| since(&text, now)).transpose()?;
     let (source, id) = (query.text("source"), query.text("id"));
     let page = store.events(since, source, id, query.paging()?).await?;
-    let items = page.items.iter().map(event_json).collect();
+    let items = page.items.iter().map(|row| marked(event_json(row), &row.source, open)).collect();
     Ok(respond::json(StatusCode::OK, &listing_json("events", items, page.next.as_deref())))
+}
+
+/// `item` with a mark where its source takes events from anybody: nobody vouches for what it says.
+fn marked(mut item: Value, source: &str, open: &HashSet<String>) -> Value {
+    if open.contains(source) {
+        item["unauthenticated"] = json!(true);
+    }
+    item
 }
 
 /// A time, or how long ago.
@@ -116,12 +131,12 @@ fn since(text: &str, now: Timestamp) -> Result<Timestamp, Fault> {
 }
 
 /// `GET /api/v1/dead-letters`
-pub(super) async fn dead_letters<S: Store>(store: &S, query: &str) -> Result<Answer, Fault> {
+pub(super) async fn dead_letters<S: Store>(store: &S, open: &HashSet<String>, query: &str) -> Result<Answer, Fault> {
     let mut query = Query::read(query, &["limit", "cursor"])?;
     let paging = query.paging()?;
     // Each is read whole, and may have a mebibyte.
     let page = store.dead_letters(Paging { limit: paging.limit.min(DEAD_LETTERS_MAX), ..paging }).await?;
-    let items = page.items.iter().map(dead_letter_json).collect();
+    let items = page.items.iter().map(|letter| marked(dead_letter_json(letter), &letter.source, open)).collect();
     Ok(respond::json(StatusCode::OK, &listing_json("deadLetters", items, page.next.as_deref())))
 }
 

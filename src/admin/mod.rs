@@ -11,6 +11,7 @@ mod readiness;
 mod respond;
 mod routes;
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -78,6 +79,8 @@ pub struct Hooks {
     pub check: Arc<dyn Check>,
     /// For `POST /api/v1/dead-letters/retry`.
     pub retry: Arc<dyn Retry>,
+    /// The sources that take events from anybody: marked so wherever they are listed.
+    pub open: Arc<HashSet<String>>,
 }
 
 /// The listener's service.
@@ -153,10 +156,10 @@ impl<S: Store> Admin<S> {
             Handler::Violations => api::violations(&*self.store, query).await,
             Handler::Verdicts => api::verdicts(&*self.store, query).await,
             Handler::History => api::history(&*self.store, query).await,
-            Handler::Events => api::events(&*self.store, query, self.clock.now()).await,
+            Handler::Events => api::events(&*self.store, &self.hooks.open, query, self.clock.now()).await,
             Handler::Accept => api::accept(&*self.store, body, self.clock.now()).await,
             Handler::Check => api::check(&*self.hooks.check, body).await,
-            Handler::DeadLetters => api::dead_letters(&*self.store, query).await,
+            Handler::DeadLetters => api::dead_letters(&*self.store, &self.hooks.open, query).await,
             Handler::Retry => api::retry(&*self.hooks.retry).await,
         }
     }

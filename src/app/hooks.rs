@@ -1,7 +1,7 @@
 //! What the listeners have done by other rooms: answers to senders that ask first, alerts about dead letters, and
 //! reading those again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use jiff::{SignedDuration, Timestamp};
@@ -65,11 +65,13 @@ pub(super) struct DeadLetters<S> {
     tasks: TaskTracker,
     /// When each source's were last told of.
     told: Mutex<HashMap<String, Timestamp>>,
+    /// Sources that take events from anybody.
+    open: Arc<HashSet<String>>,
 }
 
 impl<S: Store> DeadLetters<S> {
-    pub fn new(pipeline: Pipeline<S>, tasks: TaskTracker) -> DeadLetters<S> {
-        DeadLetters { pipeline, tasks, told: Mutex::default() }
+    pub fn new(pipeline: Pipeline<S>, tasks: TaskTracker, open: Arc<HashSet<String>>) -> DeadLetters<S> {
+        DeadLetters { pipeline, tasks, told: Mutex::default(), open }
     }
 
     /// Whether it is time to tell of `source` again.
@@ -89,7 +91,8 @@ impl<S: Store> Buried for DeadLetters<S> {
         if !self.due(source, now) {
             return;
         }
-        let message = format!("an event of the source {source} could not be read and is kept: {fault}");
+        let mark = if self.open.contains(source) { " (unauthenticated)" } else { "" };
+        let message = format!("an event of the source {source}{mark} could not be read and is kept: {fault}");
         let alert = Alert::about_self(Topic::DeadLetter, source, &message, now);
         let alerts = alerts_about_self(&alert, &self.pipeline.sinks, None);
         let store = self.pipeline.store.clone();

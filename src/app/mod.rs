@@ -6,6 +6,7 @@ mod hooks;
 mod policies;
 mod settings;
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -139,10 +140,15 @@ pub async fn serve(config: Config) -> anyhow::Result<u8> {
         shutdown.tasks().spawn(issuer.clone().run(shutdown.token()));
     }
     futures_util::future::join_all(senders.issuers.iter().map(|issuer| issuer.first(KEYS_WAIT))).await;
+    let open: Arc<HashSet<String>> =
+        Arc::new(config.sources.iter().filter(|s| s.auth.is_none()).map(|s| s.name.clone()).collect());
+    for source in open.iter() {
+        tracing::warn!(source, "this source takes events from anybody (`allowUnauthenticated`)");
+    }
     let hooks = Hooks {
         admission: Some(Arc::new(hooks::Gate { pipeline: pipeline.clone() })),
         confirm: Some(Arc::new(Subscriptions::new(senders.topics, shutdown.tasks().clone(), shutdown.token()))),
-        buried: Some(Arc::new(hooks::DeadLetters::new(pipeline.clone(), shutdown.tasks().clone()))),
+        buried: Some(Arc::new(hooks::DeadLetters::new(pipeline.clone(), shutdown.tasks().clone(), open.clone()))),
     };
     let sources = Sources::new(senders.sources, metrics.clone());
     let retry = Arc::new(hooks::Reread { sources: sources.clone(), store: store.clone() });
@@ -169,7 +175,8 @@ pub async fn serve(config: Config) -> anyhow::Result<u8> {
     if let Some(tls) = &admin_tls {
         shutdown.tasks().spawn(tls.clone().watch(shutdown.token()));
     }
-    let admin = Admin::new(store.clone(), readiness.clone(), admin::Hooks { check, retry }, tokens, metrics, clock);
+    let admin =
+        Admin::new(store.clone(), readiness.clone(), admin::Hooks { check, retry, open }, tokens, metrics, clock);
     shutdown.tasks().spawn(admin.serve(admin_socket, admin_tls, shutdown.token()));
     readiness.started();
     tracing::info!(events = %events_at, admin = %admin_at, policies = set.load().policies().len(), "tidewaiter is ready");

@@ -23,12 +23,14 @@ use crate::policy::{
 };
 use crate::registry::{Budget, RegistryError, Session};
 use crate::report;
-use crate::store::{Claim, EventEnd, Judged, Queued, Recheck, Step, Store, StoreError, TagUpdate};
+use crate::store::{Claim, EventEnd, Judged, Paging, Queued, Recheck, Step, Store, StoreError, TagUpdate};
 
 /// What is tried again after something could not be determined.
 pub(super) const AGAIN: Backoff = Backoff { first: Duration::from_secs(1), most: Duration::from_secs(600) };
 /// Attempts after which people are told: with the pauses of `AGAIN`, some fifteen minutes.
 const ATTEMPTS_TOLD: u32 = 10;
+/// Most verdicts of one tag: one for each policy that governs it.
+const PAGE_MAX: usize = 1_000;
 /// When to look again at what a sender only announces: it acts at once or not at all.
 const INTENT_PAUSE: Duration = Duration::from_secs(2);
 
@@ -106,6 +108,8 @@ impl<S: Store> Pipeline<S> {
                 }
             }
         }
+        let told_again = self.told_again(claim, &agenda, &sights, &set).await?;
+        sights.retain(|tag, _| !told_again.contains(tag));
         for (tag, sight) in &sights {
             let record = sight.record();
             let keys = set.line_keys(&claim.repository, tag, None);
@@ -251,6 +255,44 @@ impl<S: Store> Pipeline<S> {
             }
         }
         unsure
+    }
+
+    /// The tags of which the events told nothing new: the registry shows what is on record, the history is what it
+    /// was, and the verdicts of the policies in force are passes. A push to a geo-replicated registry is told by
+    /// each of its replicas, under ids of their own; it is one push, with one verdict. Where anything was found or
+    /// could not be determined, being told again is a reason to look again.
+    async fn told_again(
+        &self,
+        claim: &Claim,
+        agenda: &Agenda<'_>,
+        sights: &BTreeMap<Tag, Sight>,
+        set: &PolicySet,
+    ) -> Result<BTreeSet<Tag>, StoreError> {
+        let repository = &claim.repository;
+        let hashes: BTreeSet<&str> = set.governing(repository).iter().map(|policy| &*policy.hash).collect();
+        let mut told = BTreeSet::new();
+        for (tag, sight) in sights {
+            let events = agenda.tags.get(tag).map(Vec::as_slice).unwrap_or_default();
+            let only_pushes = !events.is_empty()
+                && events.iter().all(|queued| {
+                    let event = &queued.incoming.event;
+                    event.action == Action::Push && event.digest.is_some() && event.digest == sight.current
+                });
+            let asked_for = claim.rechecks.iter().any(|recheck| recheck.tag.as_ref() == Some(tag));
+            let before = sight.before.history.as_ref().map(TagHistory::periods).unwrap_or_default();
+            let same = sight.before.current == sight.current && before == sight.history.periods();
+            if !only_pushes || asked_for || !same {
+                continue;
+            }
+            let (host, name) = (repository.host.clone(), repository.name.to_string());
+            let paging = Paging { cursor: None, limit: PAGE_MAX };
+            let verdicts = self.store.verdicts(Some(host), Some(name), Some(tag.clone()), paging).await?.items;
+            let passes = verdicts.iter().filter_map(|text| report::passed_by(text)).collect::<BTreeSet<_>>();
+            if verdicts.len() == hashes.len() && hashes.iter().all(|hash| passes.contains(*hash)) {
+                told.insert(tag.clone());
+            }
+        }
+        Ok(told)
     }
 
     /// Judges tags as they are now, against the record, and records nothing.

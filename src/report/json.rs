@@ -92,6 +92,14 @@ pub fn finding_json(finding: &Finding) -> Value {
     Value::Object(object)
 }
 
+/// The hash of the policy by which a recorded verdict ([`verdict_line`]) is a pass, or asks nothing; `None` for any
+/// other.
+pub fn passed_by(line: &str) -> Option<String> {
+    let verdict: Value = serde_json::from_str(line).ok()?;
+    let passes = matches!(verdict["outcome"].as_str(), Some("pass" | "ignored"));
+    verdict["policyHash"].as_str().filter(|_| passes).map(str::to_owned)
+}
+
 /// One verdict on one line, without a line break.
 pub fn verdict_line(verdict: &Verdict) -> String {
     write(&verdict_json(verdict), CompactFormatter)

@@ -36,7 +36,7 @@ pub use exit::ExitRules;
 pub use explain::{explain_text, reason_markdown, reasons_markdown};
 pub use format::{Format, FormatError, Output};
 pub use history::{history_json, history_text};
-pub use json::{finding_json, report_json, verdict_json, verdict_line};
+pub use json::{finding_json, passed_by, report_json, verdict_json, verdict_line};
 pub use trial::{coverage_text, trial_junit, trial_text};
 pub use violations::{violation_json, violations_text};
 pub use visible::visible;

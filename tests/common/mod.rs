@@ -64,7 +64,11 @@ impl Store for Memory {
                     appended.duplicate += 1;
                 }
             }
-            self.dead.lock().unwrap().extend(dead);
+            let mut kept = self.dead.lock().unwrap();
+            for letter in dead {
+                let id = kept.last().map_or(1, |last| last.id + 1);
+                kept.push(DeadLetter { id, ..letter });
+            }
             Ok(appended)
         }
     }
@@ -180,7 +184,8 @@ impl Store for Memory {
         Ok(Page { items: self.dead.lock().unwrap().clone(), next: None })
     }
 
-    async fn forget_dead_letter(&self, _: i64) -> Result<()> {
+    async fn forget_dead_letter(&self, id: i64) -> Result<()> {
+        self.dead.lock().unwrap().retain(|letter| letter.id != id);
         Ok(())
     }
 
