@@ -97,9 +97,7 @@ impl Figure {
 
     fn row(&self) -> [String; 6] {
         let (baseline, ratio) = match &self.baseline {
-            Some((name, value)) => {
-                (format!("{name}: {}", number(*value)), format!("{} ×", number(self.value / value)))
-            }
+            Some((name, value)) => (format!("{name}: {}", number(*value)), format!("{} ×", number(self.value / value))),
             None => (String::new(), String::new()),
         };
         let met = if self.met() { "yes" } else { "no" }.to_owned();
@@ -165,6 +163,12 @@ pub fn machine() -> String {
         kib / 1024.0 / 1024.0,
         kernel.trim(),
     )
+}
+
+/// A folder on the disk that is built on: a temporary file system in memory syncs nothing.
+pub fn of_this_disk() -> anyhow::Result<tempfile::TempDir> {
+    let folder = results().parent().map(std::path::Path::to_path_buf).unwrap_or_default();
+    Ok(tempfile::Builder::new().prefix("bench-").tempdir_in(std::path::absolute(folder)?)?)
 }
 
 /// Where results go.
