@@ -25,7 +25,8 @@ struct Servers {
 fn start(folder: &Path, role: &str, more: &[&str]) -> anyhow::Result<(Process, u16)> {
     let port = free_port()?;
     let (certificate, key) = (path(folder, "tls.crt"), path(folder, "tls.key"));
-    let arguments = [&[role, &port.to_string(), &certificate, &key], more].concat();
+    let at = port.to_string();
+    let arguments = [&[role, &at, &certificate, &key], more].concat();
     let mut process = Process::role(SERVER_CORE, &arguments, folder)?;
     process.accepts(port)?;
     Ok((process, port))
