@@ -165,6 +165,12 @@ pub fn machine() -> String {
     )
 }
 
+/// A folder on the disk that is built on: a temporary file system in memory syncs nothing.
+pub fn of_this_disk() -> anyhow::Result<tempfile::TempDir> {
+    let folder = results().parent().map(std::path::Path::to_path_buf).unwrap_or_default();
+    Ok(tempfile::Builder::new().prefix("bench-").tempdir_in(std::path::absolute(folder)?)?)
+}
+
 /// Where results go.
 pub fn results() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from).join("bench.json")

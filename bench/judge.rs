@@ -98,14 +98,14 @@ fn text(digest: &Option<Digest>) -> Option<String> {
 /// nothing that is not known yet; it looks up the same content in the same maps.
 fn by_hand(world: &World, pushed: &str) -> Vec<(Tag, bool)> {
     const REQUIRED: [(&str, &str, &str); 3] = [("linux", "amd64", ""), ("linux", "arm64", ""), ("linux", "arm", "v7")];
-    let covers = |platforms: &[Platform]| {
+    let covers = |platforms: &[&Platform]| {
         REQUIRED.iter().all(|(os, architecture, variant)| {
             platforms.iter().any(|p| {
                 p.os() == *os && p.architecture() == *architecture && p.variant().unwrap_or_default() == *variant
             })
         })
     };
-    let mut seen: HashMap<&Digest, Option<Vec<(Platform, &Digest)>>> = HashMap::new();
+    let mut seen: HashMap<&Digest, Option<Vec<(&Platform, &Digest)>>> = HashMap::new();
     let mut judged = Vec::new();
 
     let version = version_of(pushed).expect("a version");
@@ -123,7 +123,7 @@ fn by_hand(world: &World, pushed: &str) -> Vec<(Tag, bool)> {
 
     // The version: never moved, an index, whole, with all platforms, none fewer than before, each under a tag.
     let images = images(world, digest, &mut seen);
-    let platforms: Vec<Platform> = images.iter().flatten().map(|(p, _)| p.clone()).collect();
+    let platforms: Vec<&Platform> = images.iter().flatten().map(|(p, _)| *p).collect();
     let kept = before.and_then(|(_, _, digest)| digest).is_none_or(|digest| {
         self::images(world, digest, &mut seen)
             .iter()
@@ -152,7 +152,7 @@ fn by_hand(world: &World, pushed: &str) -> Vec<(Tag, bool)> {
         let mut good = Some(current) == highest;
         if name == "latest" {
             let images = self::images(world, current, &mut seen);
-            let platforms: Vec<Platform> = images.iter().flatten().map(|(p, _)| p.clone()).collect();
+            let platforms: Vec<&Platform> = images.iter().flatten().map(|(p, _)| *p).collect();
             good = good && covers(&platforms);
         }
         judged.push((tag, good));
@@ -190,8 +190,8 @@ fn unmoved(world: &World, tag: &Tag) -> bool {
 fn images<'a>(
     world: &'a World,
     digest: &'a Digest,
-    seen: &mut HashMap<&'a Digest, Option<Vec<(Platform, &'a Digest)>>>,
-) -> Option<Vec<(Platform, &'a Digest)>> {
+    seen: &mut HashMap<&'a Digest, Option<Vec<(&'a Platform, &'a Digest)>>>,
+) -> Option<Vec<(&'a Platform, &'a Digest)>> {
     if let Some(known) = seen.get(digest) {
         return known.clone();
     }

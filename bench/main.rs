@@ -3,9 +3,17 @@
 //! `cargo bench --bench figures -- [SUITE]...` runs some of the suites only. The same program plays the bare
 //! server and the load, each in a process of its own on a core of its own.
 
+mod acknowledge;
+mod daemon;
+mod filled;
 mod find;
 mod harness;
 mod judge;
+mod roles;
+mod state;
+#[expect(dead_code, reason = "shared with the tests, which use more of it")]
+#[path = "../tests/support/mod.rs"]
+mod support;
 mod world;
 
 use std::process::ExitCode;
@@ -14,11 +22,21 @@ use harness::Figure;
 
 type Suite = (&'static str, fn() -> anyhow::Result<Vec<Figure>>);
 
-const SUITES: &[Suite] = &[("judge", judge::run), ("find", find::run)];
+const SUITES: &[Suite] = &[
+    ("daemon", daemon::run),
+    ("judge", judge::run),
+    ("find", find::run),
+    ("acknowledge", acknowledge::run),
+    ("state", state::run),
+];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
-    match run(&arguments) {
+    let done = match arguments.split_first() {
+        Some((first, rest)) if first == "role" => roles::play(rest),
+        _ => run(&arguments),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");

@@ -7,6 +7,7 @@ use super::platform::{DeclaredPlatform, Platform};
 pub struct ImageConfig {
     /// The platform as written.
     pub declared: DeclaredPlatform,
+    platform: Option<Platform>,
     /// `rootfs.diff_ids`: what the layers unpack to, whatever envelope carries them.
     pub diff_ids: Vec<String>,
 }
@@ -44,19 +45,21 @@ impl ImageConfig {
     /// Where the bytes are no JSON object or a field that is read has the wrong type.
     pub fn parse(bytes: &[u8]) -> Result<ImageConfig, ConfigError> {
         let wire: Wire = serde_json::from_slice(bytes).map_err(|e| ConfigError(e.to_string()))?;
+        let declared = DeclaredPlatform {
+            os: wire.os,
+            architecture: wire.architecture,
+            variant: wire.variant,
+            os_version: wire.os_version,
+        };
         Ok(ImageConfig {
-            declared: DeclaredPlatform {
-                os: wire.os,
-                architecture: wire.architecture,
-                variant: wire.variant,
-                os_version: wire.os_version,
-            },
+            platform: Platform::normalise(&declared),
+            declared,
             diff_ids: wire.rootfs.map(|r| r.diff_ids).unwrap_or_default(),
         })
     }
 
     /// The normalised platform; `None` where `os` or `architecture` is empty, as in the configs of some signatures.
-    pub fn platform(&self) -> Option<Platform> {
-        Platform::normalise(&self.declared)
+    pub fn platform(&self) -> Option<&Platform> {
+        self.platform.as_ref()
     }
 }

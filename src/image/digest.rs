@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256, Sha512};
 
@@ -34,7 +35,7 @@ impl Algorithm {
 /// A well-formed content digest, such as `sha256:5fc3…`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest {
-    text: Box<str>,
+    text: Arc<str>,
     algorithm: Algorithm,
 }
 

@@ -65,7 +65,9 @@ pub struct Descriptor {
     /// The size in bytes of what it points to.
     pub size: u64,
     /// The platform, where an index entry states one.
-    pub platform: Option<DeclaredPlatform>,
+    pub declared: Option<DeclaredPlatform>,
+    /// The same normalised; `None` also where it says nothing.
+    platform: Option<Platform>,
     /// BuildKit's annotation `vnd.docker.reference.type`, as in `attestation-manifest`.
     pub reference_type: Option<String>,
     /// BuildKit's annotation `vnd.docker.reference.digest`: the entry that an attestation is about.
@@ -80,14 +82,14 @@ impl Descriptor {
 
     /// Whether the entry states `unknown/unknown`, which no client selects.
     pub fn is_unselectable_placeholder(&self) -> bool {
-        self.platform
+        self.declared
             .as_ref()
             .is_some_and(|p| p.os.eq_ignore_ascii_case("unknown") && p.architecture.eq_ignore_ascii_case("unknown"))
     }
 
     /// The normalised platform that the entry states.
-    pub fn platform(&self) -> Option<Platform> {
-        self.platform.as_ref().and_then(Platform::normalise)
+    pub fn platform(&self) -> Option<&Platform> {
+        self.platform.as_ref()
     }
 }
 
@@ -176,7 +178,8 @@ impl WireDescriptor {
             media_type: MediaType::parse(self.media_type.as_deref().unwrap_or_default()),
             digest,
             size: self.size,
-            platform: self.platform,
+            platform: self.platform.as_ref().and_then(Platform::normalise),
+            declared: self.platform,
             reference_type,
             reference_digest,
         })

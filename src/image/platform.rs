@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use super::digest::bounded;
 
@@ -26,9 +27,13 @@ pub struct DeclaredPlatform {
     pub os_version: Option<String>,
 }
 
-/// A normalised platform: `os/arch[/variant]`, with the `os.version` where one was declared.
+/// A normalised platform: `os/arch[/variant]`, with the `os.version` where one was declared. A copy shares its
+/// texts: judging hands platforms on a lot.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Platform {
+pub struct Platform(Arc<Parts>);
+
+#[derive(Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Parts {
     os: Box<str>,
     architecture: Box<str>,
     variant: Option<Box<str>>,
@@ -65,60 +70,66 @@ impl Platform {
             ("arm", "8") => ("arm", "v8"),
             (a, v) => (a, v),
         };
-        Some(Platform {
+        Some(Platform(Arc::new(Parts {
             os,
             architecture: architecture.into(),
             variant: (!variant.is_empty()).then(|| variant.into()),
             os_version: declared.os_version.as_deref().filter(|v| !v.is_empty()).map(Into::into),
-        })
+        })))
     }
 
     /// The operating system, as in `linux`.
     pub fn os(&self) -> &str {
-        &self.os
+        &self.0.os
     }
 
     /// The architecture, as in `arm`.
     pub fn architecture(&self) -> &str {
-        &self.architecture
+        &self.0.architecture
     }
 
     /// The variant, as in `v7`.
     pub fn variant(&self) -> Option<&str> {
-        self.variant.as_deref()
+        self.0.variant.as_deref()
     }
 
     /// The whole `os.version`, as in `10.0.17763.1098`.
     pub fn os_version(&self) -> Option<&str> {
-        self.os_version.as_deref()
+        self.0.os_version.as_deref()
     }
 
     /// Same operating system, architecture and variant; the version is not looked at.
     pub fn same_kind(&self, other: &Platform) -> bool {
-        (&self.os, &self.architecture, &self.variant) == (&other.os, &other.architecture, &other.variant)
+        let (a, b) = (&*self.0, &*other.0);
+        (&a.os, &a.architecture, &a.variant) == (&b.os, &b.architecture, &b.variant)
     }
 
     /// Whether an entry for `self` and an image that says it is for `image` agree: the same kind, and the
     /// same first three parts of `os.version` where both have one (the fourth is the monthly patch level).
     pub fn agrees_with(&self, image: &Platform) -> bool {
-        let build =
-            |p: &Platform| p.os_version().map(|v| v.splitn(4, '.').take(3).map(str::to_owned).collect::<Vec<_>>());
         self.same_kind(image)
-            && match (build(self), build(image)) {
-                (Some(a), Some(b)) => a == b,
+            && match (self.os_version(), image.os_version()) {
+                (Some(a), Some(b)) => a.splitn(4, '.').take(3).eq(b.splitn(4, '.').take(3)),
                 _ => true,
             }
     }
 
     /// Whether `offered` is what this names, whose `os.version`, if any, is a prefix: what a tag's suffix says.
     pub fn agrees_with_prefix(&self, offered: &Platform) -> bool {
-        Requirement { platform: self.clone() }.is_met_by(offered)
+        self.same_kind(offered)
+            && match (self.os_version(), offered.os_version()) {
+                (None, _) => true,
+                (Some(_), None) => false,
+                (Some(wanted), Some(has)) => {
+                    has.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+                }
+            }
     }
 
     /// Whether a runtime can look for this platform at all: the architecture is one that Go knows and the
     /// variant fits it. `arm/armv7` or `arm64/v7` match nothing.
     pub fn is_selectable(&self) -> bool {
-        match (&*self.architecture, self.variant()) {
+        match (self.architecture(), self.variant()) {
             ("arm", v) => matches!(v, Some("v5" | "v6" | "v7" | "v8")),
             ("arm64", v) => {
                 v.is_none() || v.is_some_and(|v| v == "v9" || (v.starts_with("v8.") || v.starts_with("v9.")))
@@ -135,10 +146,10 @@ impl Platform {
 }
 
 impl DeclaredPlatform {
-    /// Whether this is written the way Go names platforms, so that every client finds it without aliases.
-    pub fn is_canonical(&self) -> bool {
-        let Some(p) = Platform::normalise(self) else { return false };
-        *p.os == *self.os && *p.architecture == *self.architecture
+    /// Whether this, which normalises to `platform`, is written the way Go names platforms, so that every client
+    /// finds it without aliases.
+    pub fn is_canonical(&self, platform: &Platform) -> bool {
+        platform.os() == self.os && platform.architecture() == self.architecture
     }
 }
 
@@ -152,14 +163,7 @@ impl Requirement {
     /// Whether `offered` is the platform asked for. The version, where one is asked for, must begin with
     /// the parts given, by whole dotted parts: `10.0.17763` does not match `10.0.177631`.
     pub fn is_met_by(&self, offered: &Platform) -> bool {
-        self.platform.same_kind(offered)
-            && match (self.platform.os_version(), offered.os_version()) {
-                (None, _) => true,
-                (Some(_), None) => false,
-                (Some(wanted), Some(has)) => {
-                    has.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-                }
-            }
+        self.platform.agrees_with_prefix(offered)
     }
 
     /// The platform asked for; its version is a prefix.
@@ -218,11 +222,11 @@ impl FromStr for Platform {
 
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)?;
-        if let Some(variant) = &self.variant {
+        write!(f, "{}/{}", self.os(), self.architecture())?;
+        if let Some(variant) = self.variant() {
             write!(f, "/{variant}")?;
         }
-        if let Some(version) = &self.os_version {
+        if let Some(version) = self.os_version() {
             write!(f, ":{version}")?;
         }
         Ok(())

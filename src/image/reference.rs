@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use super::digest::{Digest, DigestError, bounded};
 
@@ -46,7 +47,7 @@ pub enum ReferenceError {
 
 /// A registry host with an optional port: ASCII, lower case, no trailing dot, no user information.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Host(Box<str>);
+pub struct Host(Arc<str>);
 
 impl Host {
     /// The text, lower case, port included.
@@ -123,7 +124,7 @@ impl FromStr for Host {
 
 /// A repository name without its host, such as `iot/sensor`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RepositoryName(Box<str>);
+pub struct RepositoryName(Arc<str>);
 
 impl RepositoryName {
     /// The text.
@@ -157,7 +158,7 @@ fn segment_is_good(segment: &str) -> bool {
 
 /// A tag: 1 to 128 characters, case-sensitive.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Tag(Box<str>);
+pub struct Tag(Arc<str>);
 
 impl Tag {
     /// The text.

@@ -97,8 +97,7 @@ impl<S: Store> Pipeline<S> {
                 failed.insert(tag.clone(), error.clone());
                 continue;
             }
-            let before = self.record(&claim.repository, tag).await?;
-            match self.see(session.as_ref(), &claim.repository, tag, events, &before, &mut facts, origin).await? {
+            match self.see(session.as_ref(), &claim.repository, tag, events, &mut facts, origin).await? {
                 Ok(sight) => {
                     sights.insert(tag.clone(), sight);
                 }
@@ -305,8 +304,7 @@ impl<S: Store> Pipeline<S> {
         let mut facts = Facts::new(&*self.store, session.as_ref(), repository, &set);
         let mut failed = BTreeMap::new();
         for tag in tags {
-            let before = self.record(repository, tag).await?;
-            match self.see(session.as_ref(), repository, tag, &[], &before, &mut facts, Origin::Check).await? {
+            match self.see(session.as_ref(), repository, tag, &[], &mut facts, Origin::Check).await? {
                 Ok(sight) => {
                     let record = sight.record();
                     facts.pending.tags.insert(tag.clone(), (Arc::new(record), set.line_keys(repository, tag, None)));
@@ -419,35 +417,31 @@ impl<S: Store> Pipeline<S> {
     }
 
     pub(super) async fn record(&self, repository: &Repository, tag: &Tag) -> Result<TagRecord, StoreError> {
-        let answers = self.store.answer(repository, vec![Question::Tag(tag.clone())]).await?;
-        Ok(answers
-            .into_iter()
-            .find_map(|(_, answer)| match answer {
-                Answer::Tag(Fact::Known(record)) => Some((*record).clone()),
-                _ => None,
-            })
-            .unwrap_or_default())
+        Ok(self.on_record(repository, tag, Vec::new()).await?.0)
     }
 
     /// Looks at one tag and takes what was seen into its history.
-    #[expect(clippy::too_many_arguments, reason = "one story, told once")]
     async fn see(
         &self,
         session: Option<&Session>,
         repository: &Repository,
         tag: &Tag,
         events: &[&Queued],
-        before: &TagRecord,
         facts: &mut Facts<'_, S>,
         origin: Origin,
     ) -> Result<Result<Sight, RegistryError>, StoreError> {
         let Some(session) = session else {
             return Ok(Err(RegistryError::Local("the registry is not configured".to_owned())));
         };
-        let mut asked: Vec<Digest> = events.iter().filter_map(|q| q.incoming.event.digest.clone()).collect();
-        asked.extend(before.current.clone());
-        let on_record = self.on_record(repository, asked).await?;
-        let told = Told { events: events.to_vec(), record: before };
+        let told = events.iter().filter_map(|q| q.incoming.event.digest.clone()).collect();
+        let (before, mut on_record) = self.on_record(repository, tag, told).await?;
+        // Where no event says what is there, it is likely what was there last.
+        if events.iter().all(|q| q.incoming.event.digest.is_none())
+            && let Some(current) = &before.current
+        {
+            on_record = self.on_record(repository, tag, vec![current.clone()]).await?.1;
+        }
+        let told = Told { events: events.to_vec(), record: &before };
         let name = &repository.name;
         let seen = look(session, name, tag, &told, |d| on_record.contains(d), || self.clock.now()).await;
         let seen = match seen {
@@ -464,23 +458,28 @@ impl<S: Store> Pipeline<S> {
         for fetched in seen.fetched {
             facts.keep(content_of(fetched));
         }
-        Ok(Ok(Sight { history, before: before.clone(), current: seen.look.digest, unsettled: seen.unsettled }))
+        Ok(Ok(Sight { history, before, current: seen.look.digest, unsettled: seen.unsettled }))
     }
 
-    /// Which of these manifests are on record.
-    async fn on_record(&self, repository: &Repository, digests: Vec<Digest>) -> Result<BTreeSet<Digest>, StoreError> {
-        if digests.is_empty() {
-            return Ok(BTreeSet::new());
+    /// What is on record of a tag, and which of these manifests are.
+    async fn on_record(
+        &self,
+        repository: &Repository,
+        tag: &Tag,
+        digests: Vec<Digest>,
+    ) -> Result<(TagRecord, BTreeSet<Digest>), StoreError> {
+        let asks = std::iter::once(Question::Tag(tag.clone())).chain(digests.into_iter().map(Question::Manifest));
+        let (mut record, mut manifests) = (TagRecord::default(), BTreeSet::new());
+        for answer in self.store.answer(repository, asks.collect()).await? {
+            match answer {
+                (_, Answer::Tag(Fact::Known(known))) => record = Arc::unwrap_or_clone(known),
+                (Question::Manifest(digest), Answer::Manifest(Fact::Known(_))) => {
+                    manifests.insert(digest);
+                }
+                _ => {}
+            }
         }
-        let asks = digests.into_iter().map(Question::Manifest).collect();
-        let answers = self.store.answer(repository, asks).await?;
-        Ok(answers
-            .into_iter()
-            .filter_map(|(question, answer)| match (question, answer) {
-                (Question::Manifest(digest), Answer::Manifest(Fact::Known(_))) => Some(digest),
-                _ => None,
-            })
-            .collect())
+        Ok((record, manifests))
     }
 
     /// Targets beside those that changes concern.

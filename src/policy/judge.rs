@@ -3,7 +3,8 @@
 //! `affected` says which tags a change can concern; `judge` judges them. Both return questions where the
 //! observation does not hold an answer yet; the shell answers and calls again until none is left.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use jiff::SignedDuration;
@@ -64,11 +65,21 @@ pub struct Judgement {
 pub(super) struct Gather<'a> {
     pub observation: &'a Observation,
     asks: BTreeSet<Question>,
+    /// What digests lead to, each with whether down to the image configs: several tags lead to one.
+    views: HashMap<(Digest, bool), Rc<View>>,
 }
 
 impl<'a> Gather<'a> {
     pub fn new(observation: &'a Observation) -> Gather<'a> {
-        Gather { observation, asks: BTreeSet::new() }
+        Gather { observation, asks: BTreeSet::new(), views: HashMap::new() }
+    }
+
+    pub fn seen(&self, digest: &Digest, deep: bool) -> Option<Rc<View>> {
+        self.views.get(&(digest.clone(), deep)).cloned()
+    }
+
+    pub fn keep(&mut self, digest: &Digest, deep: bool, view: Rc<View>) {
+        self.views.insert((digest.clone(), deep), view);
     }
 
     fn ask(&mut self, question: Question) -> Option<&'a Answer> {
@@ -174,8 +185,7 @@ pub fn affected(set: &PolicySet, observation: &Observation, changes: &[Change]) 
 }
 
 fn governing<'a>(set: &'a PolicySet, observation: &Observation) -> Vec<(usize, &'a Arc<Policy>)> {
-    let names: Vec<&Arc<Policy>> = set.governing(&observation.repository);
-    names.into_iter().filter_map(|p| set.policies().iter().position(|q| Arc::ptr_eq(p, q)).map(|n| (n, p))).collect()
+    set.places(&observation.repository).into_iter().map(|n| (n, &set.policies()[n])).collect()
 }
 
 /// The tags related to one tag by the classes of a policy.
@@ -372,12 +382,11 @@ impl<'a> Case<'a> {
         };
         let class = &self.policy.classes[member.class];
         self.verdict.class = Some(class.name.clone());
-        let rules = class.require.rules();
         let Some(digest) = &record.current else {
             return self.gone(gather, class, &record);
         };
         // Deep only if a requirement looks at what the images themselves say.
-        let deep = rules.iter().any(|(rule, _)| {
+        let deep = class.require.each().any(|(rule, _)| {
             matches!(
                 rule,
                 Rule::Platforms
@@ -389,7 +398,8 @@ impl<'a> Case<'a> {
                     | Rule::Expect
             )
         });
-        let looks = rules.iter().any(|(rule, _)| !matches!(rule, Rule::Immutable | Rule::Present | Rule::Locked));
+        let looks =
+            class.require.each().any(|(rule, _)| !matches!(rule, Rule::Immutable | Rule::Present | Rule::Locked));
         let view = if looks {
             match view(gather, digest, deep) {
                 Some(view) => view,
@@ -400,14 +410,15 @@ impl<'a> Case<'a> {
                 }
             }
         } else {
-            placeholder()
+            Rc::new(placeholder())
         };
         self.verdict.subject.kind = if looks { view.kind() } else { None };
         self.verdict.subject.platforms = view.platforms();
         if let Some(lead) = view.lead().filter(|_| looks) {
             leads.insert(tag.clone(), lead);
         }
-        self.evaluate(gather, tag, &member, &record, digest, &view).then(|| self.close(rules.is_empty()))
+        self.evaluate(gather, tag, &member, &record, digest, &view)
+            .then(|| self.close(class.require.each().next().is_none()))
     }
 
     /// Evaluates every requirement of the class; whether all came to an end.
@@ -434,7 +445,7 @@ impl<'a> Case<'a> {
         };
         let mut complete = true;
         let mut blocked: Option<String> = None;
-        for (rule, _) in class.require.rules() {
+        for (rule, _) in class.require.each() {
             // One cause, one finding: what cannot be read or is no image is told once, under the first
             // requirement that looks at it, and what depends on it is not evaluated.
             let looks_at_image = !matches!(rule, Rule::Immutable | Rule::Present | Rule::Locked | Rule::Kind);
@@ -480,7 +491,7 @@ impl<'a> Case<'a> {
     /// A tag that is not there: only what remembers it is asked.
     fn gone(mut self, gather: &mut Gather<'_>, class: &Class, record: &TagRecord) -> Option<Verdict> {
         let mut complete = true;
-        for (rule, setting) in class.require.rules() {
+        for (rule, setting) in class.require.each() {
             let met = match rule {
                 Rule::Present => rules::present(&mut self, setting, record),
                 Rule::Immutable => rules::immutable(&mut self, gather, class, record),
@@ -492,7 +503,7 @@ impl<'a> Case<'a> {
                 Met::Asked => complete = false,
             }
         }
-        complete.then(|| self.close(class.require.rules().is_empty()))
+        complete.then(|| self.close(class.require.each().next().is_none()))
     }
 
     /// The expectation that a class has a tag.

@@ -206,7 +206,7 @@ pub struct ScopeIndex {
 #[derive(Debug, Clone, Default)]
 struct Node {
     literal: HashMap<Box<str>, usize>,
-    wild: Vec<(Segment, usize)>,
+    wild: Wild,
     any: Option<usize>,
     /// Whether this node stands behind a `**`, so that it stays reachable by every further segment.
     behind_any: bool,
@@ -214,6 +214,46 @@ struct Node {
     here: Vec<usize>,
     /// Policies whose glob ends in `**` here.
     below: Vec<usize>,
+}
+
+/// Segments with stars at one node, found by the text before their first star: a thousand of the form `team-7-*`
+/// cost no more than one.
+#[derive(Debug, Clone, Default)]
+struct Wild {
+    by_head: HashMap<Box<str>, Vec<(Segment, usize)>>,
+    /// How long these texts are, each length once.
+    lengths: Vec<usize>,
+}
+
+impl Wild {
+    /// The node of a segment, made by `next` where there is none.
+    fn entry(&mut self, segment: &Segment, next: usize) -> usize {
+        let head: &str = match segment {
+            Segment::Wild(parts) => parts.first().map_or("", |part| part),
+            Segment::Literal(_) | Segment::Any => "",
+        };
+        if !self.lengths.contains(&head.len()) {
+            self.lengths.push(head.len());
+        }
+        let same = self.by_head.entry(head.into()).or_default();
+        match same.iter().find(|(known, _)| known == segment) {
+            Some((_, known)) => *known,
+            None => {
+                same.push((segment.clone(), next));
+                next
+            }
+        }
+    }
+
+    /// The nodes that a segment's text leads to.
+    fn find<'a>(&'a self, text: &'a str) -> impl Iterator<Item = usize> + 'a {
+        let heads = self.lengths.iter().filter_map(|length| text.get(..*length));
+        heads
+            .filter_map(|head| self.by_head.get(head))
+            .flatten()
+            .filter(|(segment, _)| segment.matches(text))
+            .map(|(_, node)| *node)
+    }
 }
 
 impl ScopeIndex {
@@ -241,13 +281,7 @@ impl ScopeIndex {
             at = match segment {
                 Segment::Literal(text) => *node.literal.entry(text.clone()).or_insert(next),
                 Segment::Any => *node.any.get_or_insert(next),
-                wild => match node.wild.iter().find(|(known, _)| known == wild) {
-                    Some((_, known)) => *known,
-                    None => {
-                        node.wild.push((wild.clone(), next));
-                        next
-                    }
-                },
+                wild => node.wild.entry(wild, next),
             };
             if at == next {
                 self.nodes.push(Node { behind_any: *segment == Segment::Any, ..Node::default() });
@@ -272,10 +306,8 @@ impl ScopeIndex {
                 if let Some(&to) = node.literal.get(*segment) {
                     self.enter(to, &mut next);
                 }
-                for (wild, to) in &node.wild {
-                    if wild.matches(segment) {
-                        self.enter(*to, &mut next);
-                    }
+                for to in node.wild.find(segment) {
+                    self.enter(to, &mut next);
                 }
             }
             // A node reached through `**` may be reached again by the next segment.

@@ -112,6 +112,11 @@ pub struct Requirements {
 impl Requirements {
     /// The rules asked for, in the order in which they are judged and shown.
     pub fn rules(&self) -> Vec<(Rule, &Setting)> {
+        self.each().collect()
+    }
+
+    /// The same, one by one.
+    pub(super) fn each(&self) -> impl Iterator<Item = (Rule, &Setting)> {
         [
             (Rule::Kind, self.kind.as_ref().map(|r| &r.0)),
             (Rule::Index, self.index.as_ref().map(|r| &r.0)),
@@ -130,7 +135,6 @@ impl Requirements {
         ]
         .into_iter()
         .filter_map(|(rule, setting)| setting.map(|s| (rule, s)))
-        .collect()
     }
 }
 
@@ -424,12 +428,14 @@ impl PolicySet {
 
     /// The policies that govern a repository, in the order of their files.
     pub fn governing(&self, repository: &Repository) -> Vec<&Arc<Policy>> {
-        self.index
-            .find(repository)
-            .into_iter()
-            .map(|n| &self.policies[n])
-            .filter(|p| p.scope.governs(repository))
-            .collect()
+        self.places(repository).into_iter().map(|n| &self.policies[n]).collect()
+    }
+
+    /// The places of those policies in [`PolicySet::policies`].
+    pub(super) fn places(&self, repository: &Repository) -> Vec<usize> {
+        let mut places = self.index.find(repository);
+        places.retain(|n| self.policies[*n].scope.governs(repository));
+        places
     }
 
     /// The next time after `now` at which the policies read otherwise without being edited: a revision of a platform

@@ -1,5 +1,6 @@
 //! What a tag leads to, as requirements see it: kind, images with their platforms, and what is wrong with them.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::judge::Gather;
@@ -115,8 +116,17 @@ fn artifact_name(single: &Single) -> (bool, String) {
     (false, name.to_owned())
 }
 
-/// Looks at what a digest leads to, down to the image configs if `deep`.
-pub(super) fn view(gather: &mut Gather<'_>, digest: &Digest, deep: bool) -> Option<View> {
+/// Looks at what a digest leads to, down to the image configs if `deep`; once, however many tags lead there.
+pub(super) fn view(gather: &mut Gather<'_>, digest: &Digest, deep: bool) -> Option<Rc<View>> {
+    if let Some(seen) = gather.seen(digest, deep) {
+        return Some(seen);
+    }
+    let view = Rc::new(look(gather, digest, deep)?);
+    gather.keep(digest, deep, view.clone());
+    Some(view)
+}
+
+fn look(gather: &mut Gather<'_>, digest: &Digest, deep: bool) -> Option<View> {
     let mut view = View { shape: Shape::Index, leaves: Vec::new(), problems: Vec::new(), unknown: Vec::new() };
     let manifest = match gather.manifest(digest)? {
         Fact::Known(manifest) => manifest,
@@ -222,7 +232,7 @@ fn is_image(single: &Single) -> bool {
 /// Two entries with one platform: the runtime takes the first (OCI image specification, image-index.md:
 /// "the first matching entry SHOULD be used").
 fn duplicates(index: &Index, view: &mut View) {
-    let mut seen: Vec<(Platform, &Digest)> = Vec::new();
+    let mut seen: Vec<(&Platform, &Digest)> = Vec::with_capacity(index.entries.len());
     for entry in index.entries.iter().filter(|e| !e.is_attestation()) {
         let Some(platform) = entry.platform() else { continue };
         match seen.iter().find(|(known, _)| *known == platform) {
@@ -299,7 +309,7 @@ impl Walk<'_, '_> {
         if !self.deep {
             self.view.leaves.push(Leaf {
                 digest: entry.digest.clone(),
-                platform: entry.platform(),
+                platform: entry.platform().cloned(),
                 config: None,
                 present: true,
             });
@@ -321,7 +331,7 @@ impl Walk<'_, '_> {
                 self.view.problem(Reason::BrokenIndex, Severity::Critical, message);
                 self.view.leaves.push(Leaf {
                     digest: entry.digest.clone(),
-                    platform: entry.platform(),
+                    platform: entry.platform().cloned(),
                     config: None,
                     present: false,
                 });
@@ -370,7 +380,7 @@ impl Walk<'_, '_> {
                 };
                 if let Some(platform) = entry.platform()
                     && !self.asked
-                    && !covers(&platform)
+                    && !covers(platform)
                 {
                     self.view.problem(
                         Reason::LyingIndex,
@@ -435,13 +445,13 @@ impl Walk<'_, '_> {
             }
         };
         let platform = match (stated, own) {
-            (None, Some((own, _))) => Some(own),
+            (None, Some((own, _))) => Some(own.clone()),
             (Some(stated), Some((own, without_variant))) => {
                 // Old builders leave the variant out: such a config agrees with any.
                 let same_but_variant =
                     without_variant && stated.os() == own.os() && stated.architecture() == own.architecture();
-                if stated.agrees_with(&own) || (same_but_variant && stated.os_version().is_none()) {
-                    Some(stated)
+                if stated.agrees_with(own) || (same_but_variant && stated.os_version().is_none()) {
+                    Some(stated.clone())
                 } else {
                     self.view.problems.push(Problem {
                         reason: Reason::LyingIndex,
@@ -450,7 +460,7 @@ impl Walk<'_, '_> {
                         expected: vec![stated.to_string()],
                         actual: vec![own.to_string()],
                     });
-                    Some(own)
+                    Some(own.clone())
                 }
             }
             (_, None) => {
@@ -467,8 +477,8 @@ impl Walk<'_, '_> {
 
     /// What the entry itself states.
     fn statement(&mut self, entry: &Descriptor) {
-        let Some(declared) = &entry.platform else { return };
-        match Platform::normalise(declared) {
+        let Some(declared) = &entry.declared else { return };
+        match entry.platform() {
             None => self.view.problem(
                 Reason::InvalidDescriptor,
                 Severity::Critical,
@@ -484,7 +494,7 @@ impl Walk<'_, '_> {
                     format!("no runtime looks for {platform}"),
                 );
             }
-            Some(platform) if !declared.is_canonical() => {
+            Some(platform) if !declared.is_canonical(platform) => {
                 let written = crate::document::quoted(&format!("{}/{}", declared.os, declared.architecture));
                 self.view.problem(
                     Reason::NonCanonicalPlatform,

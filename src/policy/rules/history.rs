@@ -17,6 +17,14 @@ pub(in super::super) fn immutable(
 ) -> Met {
     let Some((setting, rule)) = &class.require.immutable else { return Met::Yes };
     let Some(history) = &record.history else { return Met::Not("no record of this tag".to_owned()) };
+    // By far the most tags: one digest, seen again and again.
+    let sightings = history.sightings();
+    if record.accepted.is_none()
+        && let Some(first) = sightings.first().filter(|s| s.digest.is_some())
+        && sightings.iter().all(|s| s.digest == first.digest)
+    {
+        return Met::Yes;
+    }
     let mut periods: Vec<Period> = history.periods();
     if let Some((_, at)) = &record.accepted {
         periods.retain(|p| p.to.is_none_or(|to| to > *at));
@@ -242,9 +250,12 @@ fn same_layers(gather: &mut Gather<'_>, a: &Digest, b: &Digest) -> Option<bool> 
     }
     let facts = (gather.config(a), gather.config(b));
     let layers = |fact: Fact<std::sync::Arc<super::super::observation::StoredConfig>>| match fact {
-        Fact::Known(config) => {
-            config.parsed.as_ref().ok().map(|c| (c.platform(), c.diff_ids.clone())).filter(|(_, l)| !l.is_empty())
-        }
+        Fact::Known(config) => config
+            .parsed
+            .as_ref()
+            .ok()
+            .map(|c| (c.platform().cloned(), c.diff_ids.clone()))
+            .filter(|(_, l)| !l.is_empty()),
         _ => None,
     };
     let (x, y) = (layers(facts.0?), layers(facts.1?));

@@ -391,9 +391,10 @@ fn members(
         Shape::Absent | Shape::Malformed(..) => return Ok(Met::Not("its manifest cannot be read".to_owned())),
     }
     // The entries as the index lists them: those are what publication copies. What is known to be no image needs no tag.
-    let Some(mut listed) = view(gather, facts.digest, false) else { return Err(Met::Asked) };
+    let Some(listed) = view(gather, facts.digest, false) else { return Err(Met::Asked) };
     let mut asked = false;
-    listed.leaves.retain(|leaf| match gather.manifest(&leaf.digest) {
+    let mut members: Vec<&Leaf> = listed.leaves.iter().collect();
+    members.retain(|leaf| match gather.manifest(&leaf.digest) {
         Some(Fact::Known(manifest)) => !is_no_image(&manifest),
         Some(_) => true,
         None => {
@@ -404,7 +405,7 @@ fn members(
     let mut untagged: Vec<&Leaf> = Vec::new();
     match by {
         None => {
-            for leaf in &listed.leaves {
+            for leaf in members {
                 match gather.tagged(&leaf.digest) {
                     None => asked = true,
                     Some(Fact::Known(tags)) if !tags.is_empty() => {}
@@ -426,7 +427,7 @@ fn members(
                     Some(Fact::Undetermined(cause)) => return Ok(case.undetermined(Rule::MembersTagged, &cause)),
                 }
             }
-            for leaf in &listed.leaves {
+            for leaf in members {
                 let mut is_tagged = false;
                 for (platform, record) in &tagged {
                     let fits = match (platform, &leaf.platform) {

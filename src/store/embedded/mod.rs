@@ -163,9 +163,17 @@ impl EmbeddedStore {
         T: Send + 'static,
         F: FnOnce(&mut Writing<'_>) -> Result<T, StoreError> + Send + 'static,
     {
+        self.write_with(grows, true, function).await
+    }
+
+    async fn write_with<T, F>(&self, grows: bool, lasting: bool, function: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Writing<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
         let (to, result) = oneshot::channel();
         let piece = Box::new(Task { function: Some(function), result: None, to });
-        self.order(Order::Write { grows, piece }).await?;
+        self.order(Order::Write { grows, lasting, piece }).await?;
         result.await.map_err(|_| self.ended())?
     }
 
@@ -264,7 +272,7 @@ impl Store for EmbeddedStore {
         lease: Duration,
     ) -> Result<Vec<Claim>, StoreError> {
         let turns = self.turns.clone();
-        self.write(false, move |w| {
+        self.write_with(false, false, move |w| {
             let mut turns = turns.lock().unwrap_or_else(PoisonError::into_inner);
             journal::claim(w, &mut turns, now, repositories, events, lease)
         })

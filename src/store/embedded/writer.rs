@@ -95,6 +95,9 @@ pub(super) enum Order {
     Write {
         /// Whether it is intake.
         grows: bool,
+        /// Whether it must be on disk before it is answered. A claim need not: who opens the store after a crash is
+        /// alone and finds all work free. Its pages reach the disk with the next commit that must.
+        lasting: bool,
         /// The work.
         piece: Box<dyn Piece>,
     },
@@ -171,7 +174,17 @@ impl Threads {
             );
         }
         let totals = shared.totals().clone();
-        let mut writer = Writer { conn, totals, shared, reserve, regained_at: None, nudge, since_nudge: 0 };
+        let mut writer = Writer {
+            conn,
+            totals,
+            shared,
+            reserve,
+            regained_at: None,
+            lasting: false,
+            syncs: true,
+            nudge,
+            since_nudge: 0,
+        };
         let writer =
             Builder::new().name("store-writer".into()).spawn(move || writer.run(waiting)).map_err(unavailable)?;
         Ok(Threads { orders: Some(orders), writer: Some(writer), checkpointer })
@@ -200,6 +213,10 @@ struct Writer {
     shared: Arc<Shared>,
     reserve: Option<Reserve>,
     regained_at: Option<Instant>,
+    /// Whether something in the group at hand must be on disk before it is answered.
+    lasting: bool,
+    /// Whether commits sync as the connection is set now.
+    syncs: bool,
     nudge: std_mpsc::SyncSender<()>,
     since_nudge: usize,
 }
@@ -234,10 +251,11 @@ impl Writer {
 
     fn take(&mut self, order: Order, group: &mut Vec<Box<dyn Piece>>) {
         match order {
-            Order::Write { grows, piece } => {
+            Order::Write { grows, lasting, piece } => {
                 if grows && !self.may_grow() {
                     piece.answer(Some(&StoreError::DiskFull));
                 } else {
+                    self.lasting |= lasting;
                     group.push(piece);
                 }
             }
@@ -269,6 +287,10 @@ impl Writer {
     /// Commits the group in as few transactions as it takes, and answers.
     fn commit_all(&mut self, group: &mut Vec<Box<dyn Piece>>) {
         let mut pieces = std::mem::take(group).into_iter().peekable();
+        let lasting = std::mem::take(&mut self.lasting);
+        if pieces.peek().is_some() {
+            self.sync_commits(lasting);
+        }
         while pieces.peek().is_some() {
             if let Some(why) = self.shared.broken.borrow().clone() {
                 let fault = StoreError::Broken(why);
@@ -276,6 +298,20 @@ impl Writer {
                 return;
             }
             self.transact(&mut pieces);
+        }
+    }
+
+    /// Has the next commits sync the log, or leave that to a later one that does.
+    fn sync_commits(&mut self, wanted: bool) {
+        if self.syncs == wanted {
+            return;
+        }
+        let mode = if wanted { "full" } else { "normal" };
+        match self.conn.pragma_update(None, "synchronous", mode) {
+            Ok(()) => self.syncs = wanted,
+            // Syncing too much does no harm; nothing may be acknowledged that is synced too little.
+            Err(_) if !wanted => {}
+            Err(e) => self.shared.break_with(&format!("commits cannot be made durable: {e}")),
         }
     }
 
