@@ -854,6 +854,29 @@ mod tests {
     }
 
     #[test]
+    fn a_busy_large_configuration_is_scraped_in_a_quarter_of_a_megabyte() {
+        let metrics = Metrics::new().unwrap();
+        let many = |word: &str, n: usize| (0..n).map(|n| format!("{word}-{n}")).collect::<BTreeSet<_>>();
+        let (policies, registries) = (many("policy", 500), many("registry.example", 50));
+        metrics.announce(Names { policies: policies.clone(), registries: registries.clone(), ..Names::default() });
+        for policy in &policies {
+            for outcome in [Outcome::Pass, Outcome::Violation] {
+                metrics.verdict(policy, outcome, Origin::Event);
+            }
+            metrics.violation_fired(policy, Rule::Platforms, Severity::Critical);
+        }
+        metrics.violations(policies.iter().map(|p| (p.as_str(), Rule::Platforms, Severity::Critical, State::Firing, 1)));
+        for registry in &registries {
+            use Operation::{GetManifest, HeadManifest, ListTags, Token};
+            for operation in [HeadManifest, GetManifest, ListTags, Token] {
+                metrics.registry_request(registry, operation, RequestStatus::Success, Duration::ZERO);
+            }
+        }
+        let text = metrics.encode().unwrap();
+        assert!(text.len() <= 256 * 1024, "{} bytes", text.len());
+    }
+
+    #[test]
     fn t59_hostile_names_make_no_series() {
         let metrics = Metrics::new().unwrap();
         metrics.announce(names());

@@ -193,7 +193,7 @@ async fn every_query_is_answered_by_a_prometheus_that_scrapes_the_daemon_over_tl
     let firing =
         eventually("a violation that fires", PATIENCE, async || Ok(stage.prometheus.query(fired).await?.pop()));
     let (labels, value) = firing.await.unwrap();
-    assert_eq!((labels.as_str(), value), ("{policy=iot-demo, requirement=platforms, severity=critical}", 1.0));
+    assert_eq!((labels.as_str(), value), (r#"{policy="iot-demo", requirement="platforms", severity="critical"}"#, 1.0));
 
     // A recorded series is not there, as this Prometheus has no rules: what it stands for is asked in its place.
     let ratio = "registry:tidewaiter_registry_requests_failed:ratio_rate5m";
