@@ -1,12 +1,12 @@
 //! The container image: the same files give the same digest, other tools read it, and a registry takes it. Made here
 //! with a small program in place of the real one, which `make image` builds.
 
-#[expect(dead_code, reason = "shared by the test binaries, each of which uses its own part")]
-mod support;
 #[path = "tool/bill.rs"]
 mod bill;
 #[path = "tool/oci.rs"]
 mod oci;
+#[expect(dead_code, reason = "shared by the test binaries, each of which uses its own part")]
+mod support;
 
 use std::fs;
 use std::path::Path;
@@ -87,7 +87,8 @@ fn the_image_runs_as_nobody_from_a_root_with_nothing_in_it_but_the_program() {
 
     let raw = run("skopeo", &["inspect", "--raw", &format!("oci:{}:1.2.3", layout.display())]);
     let index: Value = serde_json::from_slice(&raw.stdout).unwrap();
-    let blob = |digest: &Value| fs::read(layout.join("blobs").join(digest.as_str().unwrap().replace(':', "/"))).unwrap();
+    let blob =
+        |digest: &Value| fs::read(layout.join("blobs").join(digest.as_str().unwrap().replace(':', "/"))).unwrap();
     let manifest: Value = serde_json::from_slice(&blob(&index["manifests"][0]["digest"])).unwrap();
     let layer = folder.path().join("layer.tar.gz");
     fs::write(&layer, blob(&manifest["layers"][0]["digest"])).unwrap();
@@ -147,7 +148,8 @@ async fn the_layout_passes_our_own_policy_and_a_registry_takes_it() {
 
     let registry = RealRegistry::start(Setup::default()).await;
     for name in ["1.2.3", "1.2.3-sbom-amd64"] {
-        let (from, to) = (format!("oci:{}:{name}", layout.display()), format!("docker://{}/tidewaiter:{name}", registry.host()));
+        let (from, to) =
+            (format!("oci:{}:{name}", layout.display()), format!("docker://{}/tidewaiter:{name}", registry.host()));
         let all = ["--insecure-policy", "copy", "--all", "--preserve-digests", "--dest-tls-verify=false", &from, &to];
         let copied = run("skopeo", &all);
         assert!(copied.status.success(), "{name}: {}", told(&copied));

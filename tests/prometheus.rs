@@ -108,8 +108,11 @@ fn promtool(args: &[&str], file: &Path) {
 #[test]
 fn the_rules_do_what_their_tests_say() {
     promtool(&["check", "rules"], &files().join("rules.yaml"));
-    promtool(&["test", "rules"], &files().join("rules_test.yaml"));
-    let tests = fs::read_to_string(files().join("rules_test.yaml")).unwrap();
+    let mut tests = String::new();
+    for file in ["rules_test.yaml", "rules_days_test.yaml"] {
+        promtool(&["test", "rules"], &files().join(file));
+        tests.push_str(&fs::read_to_string(files().join(file)).unwrap());
+    }
     for alert in rules().iter().filter_map(|rule| rule.alert.as_deref()) {
         let mentioned = |line: &&str| line.contains(&format!("alertname: {alert}"));
         let fires = tests.lines().filter(mentioned).any(|line| !line.contains("exp_alerts: []"));

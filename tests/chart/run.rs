@@ -139,7 +139,11 @@ async fn the_rendered_container_starts_judges_and_reads_changed_policies() {
     for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
         let get = &container[probe]["httpGet"];
         assert_eq!(get["port"], "admin");
-        let probed = format!("{}://127.0.0.1:{admin}{}", get["scheme"].as_str().unwrap().to_lowercase(), get["path"].as_str().unwrap());
+        let probed = format!(
+            "{}://127.0.0.1:{admin}{}",
+            get["scheme"].as_str().unwrap().to_lowercase(),
+            get["path"].as_str().unwrap()
+        );
         daemon.until(async || http.get(&probed).await.is_ok()).await.unwrap();
     }
 
@@ -156,9 +160,9 @@ async fn the_rendered_container_starts_judges_and_reads_changed_policies() {
 
     // The ConfigMap changes: the policy asks for no platforms any more, and the violation is over.
     let policies = object(&objects, "ConfigMap", "tw-tidewaiter-policies");
-    let lenient = data(policies).into_iter().map(|(name, text)| {
-        (name, text.replace(", platforms: {all: [linux/amd64, linux/arm64]}", ""))
-    });
+    let lenient = data(policies)
+        .into_iter()
+        .map(|(name, text)| (name, text.replace(", platforms: {all: [linux/amd64, linux/arm64]}", "")));
     laid_out.project("/etc/tidewaiter/policies", &lenient.collect(), 0o644, 2);
     eventually("no violation", PATIENCE, async || {
         Ok(http.get_json(&firing).await?["violations"].as_array().is_some_and(Vec::is_empty).then_some(()))
@@ -170,5 +174,4 @@ async fn the_rendered_container_starts_judges_and_reads_changed_policies() {
     assert!(laid_out.path("/var/lib/tidewaiter/tidewaiter.db").exists());
     daemon.signal("TERM").unwrap();
     assert!(daemon.ended(PATIENCE).await.unwrap().success(), "{}", daemon.last_words());
-
 }

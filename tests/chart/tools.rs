@@ -85,7 +85,8 @@ pub fn object<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
 
 /// The files of values that the matrix consists of.
 pub fn matrix() -> Vec<PathBuf> {
-    let mut files: Vec<PathBuf> = fs::read_dir(chart().join("ci")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(chart().join("ci")).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     assert!(files.iter().all(|file| file.to_str().unwrap().ends_with("-values.yaml")), "{files:?}");
     files

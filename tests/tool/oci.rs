@@ -174,7 +174,8 @@ fn sbom(layout: &Layout, common: &Common<'_>, subject: &Value, part: &Part) -> a
 
 /// The root file system.
 fn root(common: &Common<'_>, part: &Part) -> anyhow::Result<Vec<u8>> {
-    let passwd = format!("root:x:0:0::/:/sbin/nologin\ntidewaiter:x:{USER}:{USER}::/var/lib/tidewaiter:/sbin/nologin\n");
+    let passwd =
+        format!("root:x:0:0::/:/sbin/nologin\ntidewaiter:x:{USER}:{USER}::/var/lib/tidewaiter:/sbin/nologin\n");
     let group = format!("root:x:0:\ntidewaiter:x:{USER}:\n");
     // Sorted by path, so a directory comes before what is in it.
     let entries = BTreeMap::from([
