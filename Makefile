@@ -33,6 +33,10 @@ demo: deps ## pushes judged beside a real registry, in a minute; KEEP=1 leaves i
 	$(CARGO) build --locked $(PROFILE) --bin tidewaiter --example push
 	@$(CARGO) run --locked --quiet $(PROFILE) --example demo -- $(if $(filter 1 yes true,$(KEEP)),--keep)
 
+.PHONY: image
+image: deps ## the container image as an OCI layout in target/image, without an engine, judged by our own policy
+	image/build.sh
+
 .PHONY: bench
 bench: build ## the measured figures, each beside its baseline
 	@[ -x bench/run ] || { echo "there is nothing in bench/ to run yet" >&2; exit 1; }

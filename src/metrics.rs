@@ -6,6 +6,7 @@
 //! exported as 0 from the start, so that rates see the first increment; where the configuration is so large that
 //! this would swell the scrape, policies and registries are there from their first use.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -237,6 +238,7 @@ impl EventCounters {
 /// The series.
 pub struct Metrics {
     registry: Registry,
+    catalogue: Vec<Series>,
     names: ArcSwap<Names>,
     /// The series of [`Metrics::violations`] that are exported.
     shown: Mutex<BTreeSet<Kind>>,
@@ -275,11 +277,44 @@ pub struct Metrics {
     http_histograms: Vec<Histogram>,
 }
 
-/// Registers what was made.
-fn keep<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> prometheus::Result<C> {
-    let made = made?;
-    registry.register(Box::new(made.clone()))?;
-    Ok(made)
+/// What is known of one series, for its documentation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Series {
+    /// Its name.
+    pub name: String,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// What it says, one sentence.
+    pub help: String,
+    /// The names of its labels.
+    pub labels: Vec<String>,
+}
+
+/// What was registered so far.
+#[derive(Default)]
+struct Kept {
+    registry: Registry,
+    catalogue: RefCell<Vec<Series>>,
+}
+
+impl Kept {
+    /// Registers what was made.
+    fn keep<C: Collector + Clone + 'static>(
+        &self,
+        kind: &'static str,
+        made: prometheus::Result<C>,
+    ) -> prometheus::Result<C> {
+        let made = made?;
+        self.registry.register(Box::new(made.clone()))?;
+        let series = made.desc().into_iter().map(|desc| Series {
+            name: desc.fq_name.clone(),
+            kind,
+            help: desc.help.clone(),
+            labels: desc.variable_labels.clone(),
+        });
+        self.catalogue.borrow_mut().extend(series);
+        Ok(made)
+    }
 }
 
 /// Bounds of histograms that span a database commit to a slow registry: 1 ms to 30 s.
@@ -293,22 +328,22 @@ impl Metrics {
     /// # Errors
     /// Two series of one name: a fault of this file.
     pub fn new() -> prometheus::Result<Metrics> {
-        let r = &Registry::new();
-        r.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        let r = &Kept::default();
+        r.registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         let counters = |name: &str, help: &str, labels: &[&str]| {
-            keep(r, IntCounterVec::new(Opts::new(format!("tidewaiter_{name}"), help), labels))
+            r.keep("counter", IntCounterVec::new(Opts::new(format!("tidewaiter_{name}"), help), labels))
         };
         let gauges = |name: &str, help: &str, labels: &[&str]| {
-            keep(r, IntGaugeVec::new(Opts::new(format!("tidewaiter_{name}"), help), labels))
+            r.keep("gauge", IntGaugeVec::new(Opts::new(format!("tidewaiter_{name}"), help), labels))
         };
         let float_gauges = |name: &str, help: &str, labels: &[&str]| {
-            keep(r, GaugeVec::new(Opts::new(format!("tidewaiter_{name}"), help), labels))
+            r.keep("gauge", GaugeVec::new(Opts::new(format!("tidewaiter_{name}"), help), labels))
         };
-        let gauge = |name: &str, help: &str| keep(r, IntGauge::new(format!("tidewaiter_{name}"), help));
-        let float_gauge = |name: &str, help: &str| keep(r, Gauge::new(format!("tidewaiter_{name}"), help));
+        let gauge = |name: &str, help: &str| r.keep("gauge", IntGauge::new(format!("tidewaiter_{name}"), help));
+        let float_gauge = |name: &str, help: &str| r.keep("gauge", Gauge::new(format!("tidewaiter_{name}"), help));
         let histograms = |name: &str, help: &str, labels: &[&str]| {
             let opts = HistogramOpts::new(format!("tidewaiter_{name}"), help).buckets(seconds());
-            keep(r, HistogramVec::new(opts, labels))
+            r.keep("histogram", HistogramVec::new(opts, labels))
         };
         let log_messages = counters("log_messages_total", "Messages logged.", &["level"])?;
         let limits =
@@ -428,8 +463,8 @@ impl Metrics {
                 &["listener", "result"],
             )?,
             config_info: gauges("config_info", "The configuration in force; always 1.", &["hash"])?,
-            store_commit: keep(
-                r,
+            store_commit: r.keep(
+                "histogram",
                 Histogram::with_opts(
                     HistogramOpts::new("tidewaiter_store_commit_seconds", "Time of one durable commit of the store.")
                         .buckets(seconds()),
@@ -439,15 +474,16 @@ impl Metrics {
             store_available: gauge("store_available_bytes", "Bytes that the store's disk has left for it.")?,
             dead_letters: gauge("dead_letters", "Dead letters kept; see `tidewaiter dead-letters`.")?,
             connections: gauges("connections", "Open connections to the daemon's own ports.", &["listener"])?,
-            panics: keep(
-                r,
+            panics: r.keep(
+                "counter",
                 IntCounter::new("tidewaiter_panics_total", "Requests and tasks that ended in a fault of the program."),
             )?,
             level_counters: LEVELS.map(|l| log_messages.with_label_values(&[level_word(&l)])),
             limit_counters: Limit::ALL.iter().map(|limit| limits.with_label_values(&[limit.as_str()])).collect(),
             http_counters,
             http_histograms: Listener::ALL.iter().map(|l| http_seconds.with_label_values(&[l.as_str()])).collect(),
-            registry: r.clone(),
+            registry: r.registry.clone(),
+            catalogue: r.catalogue.take(),
         };
         for origin in ORIGINS {
             metrics.verdict_seconds.with_label_values(&[origin.as_str()]);
@@ -745,6 +781,11 @@ impl Metrics {
         self.panics.inc();
     }
 
+    /// Every series that there can be, beside those of the process (`process_…`).
+    pub fn catalogue(&self) -> &[Series] {
+        &self.catalogue
+    }
+
     /// Everything in the text format 0.0.4.
     pub fn encode(&self) -> prometheus::Result<String> {
         TextEncoder::new().encode_to_string(&self.registry.gather())
@@ -851,6 +892,30 @@ mod tests {
         assert!(text.contains(r#"seconds_count{operation="token",registry="other",status="2xx"} 1"#), "{text}");
         metrics.violations([]);
         assert!(!metrics.encode().unwrap().contains("tidewaiter_violations{"));
+    }
+
+    #[test]
+    fn a_busy_large_configuration_is_scraped_in_a_quarter_of_a_megabyte() {
+        let metrics = Metrics::new().unwrap();
+        let many = |word: &str, n: usize| (0..n).map(|n| format!("{word}-{n}")).collect::<BTreeSet<_>>();
+        let (policies, registries) = (many("policy", 500), many("registry.example", 50));
+        metrics.announce(Names { policies: policies.clone(), registries: registries.clone(), ..Names::default() });
+        for policy in &policies {
+            for outcome in [Outcome::Pass, Outcome::Violation] {
+                metrics.verdict(policy, outcome, Origin::Event);
+            }
+            metrics.violation_fired(policy, Rule::Platforms, Severity::Critical);
+        }
+        metrics
+            .violations(policies.iter().map(|p| (p.as_str(), Rule::Platforms, Severity::Critical, State::Firing, 1)));
+        for registry in &registries {
+            use Operation::{GetManifest, HeadManifest, ListTags, Token};
+            for operation in [HeadManifest, GetManifest, ListTags, Token] {
+                metrics.registry_request(registry, operation, RequestStatus::Success, Duration::ZERO);
+            }
+        }
+        let text = metrics.encode().unwrap();
+        assert!(text.len() <= 256 * 1024, "{} bytes", text.len());
     }
 
     #[test]

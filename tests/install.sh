@@ -4,11 +4,11 @@
 # loopback ports and in temporary directories.
 set -euo pipefail
 
-# gcc and libc6-dev compile the bundled SQLite and the TLS provider; the others are the real programs tests talk to.
-packages=(docker-registry skopeo prometheus prometheus-alertmanager jq curl openssl apache2-utils gcc libc6-dev ca-certificates)
+# python3-venv is where Helm and the validators of the chart go; gcc and libc6-dev compile the bundled SQLite and the TLS provider; the others are the real programs tests talk to.
+packages=(docker-registry skopeo prometheus prometheus-alertmanager jq curl openssl apache2-utils python3-venv gcc libc6-dev ca-certificates)
 
 if ! command -v dpkg-query >/dev/null; then
-  commands=(docker-registry skopeo prometheus prometheus-alertmanager jq curl openssl htpasswd gcc)
+  commands=(docker-registry skopeo prometheus prometheus-alertmanager jq curl openssl htpasswd python3 gcc)
   absent=()
   for command in "${commands[@]}"; do command -v "$command" >/dev/null || absent+=("$command"); done
   [ ${#absent[@]} -eq 0 ] && exit 0

@@ -60,13 +60,13 @@
 - name: tls
   secret:
     secretName: {{ . }}
-    defaultMode: 0440
+    defaultMode: 288 {{- /* 0440: the pod's group reads */}}
 {{- end }}
 {{- range $n, $secret := .Values.secrets }}
 - name: secret-{{ $n }}
   secret:
     secretName: {{ $secret }}
-    defaultMode: 0440
+    defaultMode: 288 {{- /* 0440: the pod's group reads */}}
 {{- end }}
 {{- with .Values.extraVolumes }}
 {{ toYaml . }}

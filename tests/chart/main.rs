@@ -1,0 +1,13 @@
+//! The chart: rendered by Helm over a matrix of values (`charts/tidewaiter/ci/`), held against Kubernetes' schemas and
+//! its own rules, and started on this machine as a kubelet would start it.
+//!
+//! Helm, kubernetes-validate and yamllint come from PyPI into a virtual environment below `target`, once.
+
+#[expect(dead_code, reason = "shared by the test binaries, each of which uses its own part")]
+#[path = "../support/mod.rs"]
+mod support;
+
+mod manifests;
+mod published;
+mod run;
+mod tools;

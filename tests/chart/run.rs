@@ -1,0 +1,177 @@
+//! The rendered pod on this machine: its volumes laid out in a folder as a kubelet lays them out, its container's
+//! arguments given to the built program, its probes asked, and a changed ConfigMap swapped in below it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::http::Http;
+use crate::support::images::{Form, Index, Platform};
+use crate::support::program::{Program, eventually, free_port};
+use crate::support::real::{RealRegistry, Setup};
+use crate::support::tls::Ca;
+use crate::tools::{chart, object, objects, rendered};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const SECRET: &str = "Bearer a-test-has-no-secrets";
+
+/// The pod's file system below a folder.
+struct Pod {
+    root: PathBuf,
+    /// What stands in place of paths and ports of the cluster.
+    here: Vec<(String, String)>,
+}
+
+impl Pod {
+    fn text(&self, text: &str) -> String {
+        self.here.iter().fold(text.to_owned(), |text, (there, here)| text.replace(there, here))
+    }
+
+    fn path(&self, mount: &str) -> PathBuf {
+        self.root.join(mount.trim_start_matches('/'))
+    }
+
+    /// Lays out a ConfigMap or a Secret: the files in a folder of their own, a link to it that is replaced in one step,
+    /// and links to the files through it.
+    fn project(&self, mount: &str, files: &BTreeMap<String, String>, mode: u32, version: u32) {
+        let folder = self.path(mount);
+        let inside = folder.join(format!("..version_{version}"));
+        fs::create_dir_all(&inside).unwrap();
+        for (name, text) in files {
+            let file = inside.join(name);
+            fs::write(&file, self.text(text)).unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            let link = folder.join(name);
+            if !link.is_symlink() {
+                symlink(Path::new("..data").join(name), link).unwrap();
+            }
+        }
+        let next = folder.join("..data_tmp");
+        symlink(inside.file_name().unwrap(), &next).unwrap();
+        fs::rename(next, folder.join("..data")).unwrap();
+    }
+
+    /// Lays out every volume that the container mounts.
+    fn mount(&self, pod: &Value, objects: &[Value], secrets: &BTreeMap<&str, BTreeMap<String, String>>) {
+        let volumes = pod["volumes"].as_array().unwrap();
+        for mount in pod["containers"][0]["volumeMounts"].as_array().unwrap() {
+            let (name, at) = (&mount["name"], mount["mountPath"].as_str().unwrap());
+            let Some(volume) = volumes.iter().find(|volume| &volume["name"] == name) else {
+                assert_eq!(name, "data", "only the claim's volume is made by the StatefulSet");
+                fs::create_dir_all(self.path(at)).unwrap();
+                continue;
+            };
+            if let Some(name) = volume["configMap"]["name"].as_str() {
+                self.project(at, &data(object(objects, "ConfigMap", name)), 0o644, 1);
+            } else if let Some(name) = volume["secret"]["secretName"].as_str() {
+                let mode = volume["secret"]["defaultMode"].as_u64().unwrap();
+                assert_eq!(mode, 0o440, "the pod's group reads, nobody else");
+                self.project(at, &secrets[name], 0o440, 1);
+            } else {
+                assert!(volume["emptyDir"].is_object(), "{volume}");
+                fs::create_dir_all(self.path(at)).unwrap();
+            }
+        }
+    }
+
+    fn command(&self, container: &Value) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidewaiter"));
+        command.args(container["args"].as_array().unwrap().iter().map(|arg| self.text(arg.as_str().unwrap())));
+        // The image's root file system cannot be written.
+        command.current_dir("/");
+        command
+    }
+}
+
+fn data(object: &Value) -> BTreeMap<String, String> {
+    let data = object["data"].as_object().unwrap().iter();
+    data.map(|(name, text)| (name.clone(), text.as_str().unwrap().to_owned())).collect()
+}
+
+fn one(name: &str, text: &str) -> BTreeMap<String, String> {
+    [(name.to_owned(), text.to_owned())].into()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rendered_container_starts_judges_and_reads_changed_policies() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = chart().join("ci/run-values.yaml");
+    let objects = objects(&rendered(&["--values", file.to_str().unwrap()]));
+    let pod = &object(&objects, "StatefulSet", "tw-tidewaiter")["spec"]["template"]["spec"];
+    let container = &pod["containers"][0];
+
+    let (ca, events, admin, port) = (Ca::new(), free_port().unwrap(), free_port().unwrap(), free_port().unwrap());
+    let issued = ca.issue(&["localhost", "127.0.0.1"]);
+    let root = folder.path().join("root");
+    let here = [
+        ("/etc/tidewaiter", root.join("etc/tidewaiter").display().to_string()),
+        ("/var/lib/tidewaiter", root.join("var/lib/tidewaiter").display().to_string()),
+        ("0.0.0.0:8443", format!("127.0.0.1:{events}")),
+        ("0.0.0.0:9464", format!("127.0.0.1:{admin}")),
+        ("REGISTRY", format!("localhost:{port}")),
+    ];
+    let here = here.into_iter().map(|(there, here)| (there.to_owned(), here)).collect();
+    let laid_out = Pod { root, here };
+    let secrets = BTreeMap::from([
+        ("registry-ca", one("ca.crt", ca.pem())),
+        ("tidewaiter-webhook", one("value", SECRET)),
+        ("tidewaiter-tls", [("tls.crt".to_owned(), issued.certificate), ("tls.key".to_owned(), issued.key)].into()),
+    ]);
+    laid_out.mount(pod, &objects, &secrets);
+
+    let address = format!("https://localhost:{events}/v1/events/local");
+    let registry = RealRegistry::start(Setup {
+        tls: Some(&ca),
+        notify: Some((&address, SECRET)),
+        trust: Some(ca.pem()),
+        port: Some(port),
+        ..Setup::default()
+    })
+    .await;
+    let mut daemon = Program::start(laid_out.command(container), &folder.path().join("log")).unwrap();
+    let http = Http::new(Some(ca.pem())).unwrap();
+    let url = format!("http://127.0.0.1:{admin}");
+    for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
+        let get = &container[probe]["httpGet"];
+        assert_eq!(get["port"], "admin");
+        let probed = format!(
+            "{}://127.0.0.1:{admin}{}",
+            get["scheme"].as_str().unwrap().to_lowercase(),
+            get["path"].as_str().unwrap()
+        );
+        daemon.until(async || http.get(&probed).await.is_ok()).await.unwrap();
+    }
+
+    // An image without arm64 is a violation of the rendered policy.
+    let platforms: [Platform; 1] = ["linux/amd64".parse().unwrap()];
+    let index = Index { platforms: &platforms, version: "1", form: Form::Oci, attested: false, faults: &[] };
+    let pusher = registry.pusher(&format!("localhost:{port}"));
+    pusher.push("iot/sensor", "1.0.0", &index.build().unwrap()).await.unwrap();
+    let firing = format!("{url}/api/v1/violations?state=firing");
+    let violation = eventually("the violation", PATIENCE, async || {
+        Ok(http.get_json(&firing).await?["violations"].as_array().and_then(|list| list.first().cloned()))
+    });
+    assert_eq!(violation.await.unwrap()["reason"], "missing-platform");
+
+    // The ConfigMap changes: the policy asks for no platforms any more, and the violation is over.
+    let policies = object(&objects, "ConfigMap", "tw-tidewaiter-policies");
+    let lenient = data(policies)
+        .into_iter()
+        .map(|(name, text)| (name, text.replace(", platforms: {all: [linux/amd64, linux/arm64]}", "")));
+    laid_out.project("/etc/tidewaiter/policies", &lenient.collect(), 0o644, 2);
+    eventually("no violation", PATIENCE, async || {
+        Ok(http.get_json(&firing).await?["violations"].as_array().is_some_and(Vec::is_empty).then_some(()))
+    })
+    .await
+    .unwrap();
+
+    // What is written is in the claim's volume.
+    assert!(laid_out.path("/var/lib/tidewaiter/tidewaiter.db").exists());
+    daemon.signal("TERM").unwrap();
+    assert!(daemon.ended(PATIENCE).await.unwrap().success(), "{}", daemon.last_words());
+}
