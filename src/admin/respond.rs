@@ -72,6 +72,8 @@ impl Fault {
             Fault::Invalid(message) => (StatusCode::BAD_REQUEST, message),
             Fault::Unknown(message) => (StatusCode::NOT_FOUND, message),
             Fault::Unavailable(message) => return unavailable(&message),
+            Fault::Store(error @ StoreError::NotCurrent(_)) => (StatusCode::CONFLICT, error.to_string()),
+            Fault::Store(error @ StoreError::Cursor(_)) => (StatusCode::BAD_REQUEST, error.to_string()),
             // Where the store lies and how it is damaged is for the log.
             Fault::Store(StoreError::Damaged { what, .. }) => {
                 return unavailable(&format!("the store is damaged at {what}"));
@@ -87,7 +89,8 @@ impl Fault {
 
 impl From<StoreError> for Fault {
     fn from(error: StoreError) -> Fault {
-        if !error.is_transient() {
+        let callers = matches!(error, StoreError::NotCurrent(_) | StoreError::Cursor(_));
+        if !callers && !error.is_transient() {
             tracing::error!(%error, "the admin API could not be answered");
         }
         Fault::Store(error)

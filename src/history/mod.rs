@@ -4,7 +4,7 @@
 //! function of the set of sightings, so any order of arrival and any number of copies give one history.
 //! Pure: no I/O, no clock; imports only `image`.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::image::Digest;
 
@@ -110,6 +110,9 @@ pub struct Period {
 /// period and the latest ones, so the middle is dropped first.
 pub const SIGHTINGS_MAX: usize = 256;
 
+/// How far back a sender's time is believed: senders retry for a day.
+const BELIEVED: SignedDuration = SignedDuration::from_hours(24);
+
 /// The evidence about one tag, sorted by time and free of what adds nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TagHistory {
@@ -168,7 +171,7 @@ impl TagHistory {
         if let Some(report) = report.filter(|r| confirmed || r.digest.is_some()) {
             let sighting = Sighting {
                 digest: report.digest,
-                at: report.at.min(look.at),
+                at: report.at.clamp(look.at.checked_sub(BELIEVED).unwrap_or(Timestamp::MIN), look.at),
                 known: if confirmed { Known::Observed } else { Known::Reported },
                 looked: false,
                 origin,
@@ -176,17 +179,16 @@ impl TagHistory {
             };
             self.add(sighting, look.at);
         }
-        if !confirmed {
-            let sighting = Sighting {
-                digest: look.digest.clone(),
-                at: look.at,
-                known: Known::Observed,
-                looked: true,
-                origin,
-                actor: None,
-            };
-            self.add(sighting, look.at);
-        }
+        // The look itself is evidence whatever was told: no later story can put something else there.
+        let sighting = Sighting {
+            digest: look.digest.clone(),
+            at: look.at,
+            known: Known::Observed,
+            looked: true,
+            origin,
+            actor: None,
+        };
+        self.add(sighting, look.at);
     }
 
     /// Sorts, drops repetitions and looks that found what was known before and after.
@@ -199,13 +201,12 @@ impl TagHistory {
                 // The same fact twice: the better known one stands (`Observed` sorts first).
                 continue;
             }
-            let looks_between = n >= 2
-                && kept[n - 1].looked
-                && kept[n - 1].digest == sighting.digest
-                && kept[n - 2].digest == sighting.digest;
-            if looks_between {
-                // A sweep that found nothing new adds nothing. What events told is all kept: dropping one
-                // would make the history depend on the order in which they came.
+            let run = kept.iter().rev().take_while(|s| s.digest == sighting.digest);
+            let looks = run.filter(|s| s.looked).count();
+            if looks >= 2 && kept[n - 1].looked {
+                // A look that found nothing new adds nothing; the first of a run says since when it is known,
+                // the last until when. What events told is all kept: dropping one would make the history
+                // depend on the order in which they came.
                 kept.pop();
             }
             kept.push(sighting);
@@ -254,9 +255,10 @@ impl TagHistory {
         u32::try_from(digests.windows(2).filter(|w| w[0] != w[1]).count()).unwrap_or(u32::MAX)
     }
 
-    /// When a digest was first seen at this tag.
+    /// When a digest was first seen at this tag: by our own look, as a sender may say any time (T-22).
     pub fn first_seen(&self, digest: &Digest) -> Option<Timestamp> {
-        self.sightings.iter().find(|s| s.digest.as_ref() == Some(digest)).map(|s| s.at)
+        let mut seen = self.sightings.iter().filter(|s| s.digest.as_ref() == Some(digest));
+        seen.clone().find(|s| s.looked).or_else(|| seen.next()).map(|s| s.at)
     }
 
     /// What the tag has now, by the last sighting that the registry confirmed; `None` when it is gone or

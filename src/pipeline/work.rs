@@ -107,6 +107,8 @@ impl<S: Store> Pipeline<S> {
                 }
             }
         }
+        // A tag that was never there and is not there is nothing to judge, whatever an event said of it (T-22).
+        sights.retain(|_, sight| sight.current.is_some() || !sight.history.is_empty());
         let told_again = self.told_again(claim, &agenda, &sights, &set).await?;
         sights.retain(|tag, _| !told_again.contains(tag));
         for (tag, sight) in &sights {

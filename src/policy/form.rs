@@ -314,11 +314,8 @@ impl Form {
                 None,
             ));
         }
-        let regex = regex::RegexBuilder::new(&format!("^(?:{text})$"))
-            .size_limit(REGEX_BYTES_MAX)
-            .unicode(false)
-            .build()
-            .map_err(|e| match e {
+        let regex = regex::RegexBuilder::new(&format!("^(?:{text})$")).size_limit(REGEX_BYTES_MAX).build().map_err(
+            |e| match e {
                 regex::Error::CompiledTooBig(limit) => fault(
                     format!("the expression compiles to more than {limit} bytes"),
                     Some("use smaller repetitions".into()),
@@ -327,7 +324,8 @@ impl Form {
                     format!("not a regular expression: {}", other.to_string().lines().last().unwrap_or_default()),
                     None,
                 ),
-            })?;
+            },
+        )?;
         let names = regex.capture_names().flatten().map(Into::into).collect();
         Ok(Form { text: text.into(), matcher: Matcher::Regex(Box::new(regex)), names })
     }

@@ -152,6 +152,10 @@ pub fn affected(set: &PolicySet, observation: &Observation, changes: &[Change]) 
             match change {
                 Change::Tag { tag, old, new } => {
                     targets.insert(Target::Tag(n, tag.clone()));
+                    // A tag that was not there and is not there concerns nobody, whatever an event said of it.
+                    if old.is_none() && new.is_none() {
+                        continue;
+                    }
                     neighbours(&mut gather, n, policy, tag, changes, &mut targets);
                     for digest in [old, new].into_iter().flatten() {
                         // Whatever shares the digest is at this version, or is so no more.
@@ -244,11 +248,9 @@ fn neighbours(
     {
         add(gather, line, Captures::default().group(&[]), Span::Below(rank, 1));
     }
-    for (c, other) in policy.classes.iter().enumerate() {
-        if other.expected.is_some() && c == member.class {
-            targets.insert(Target::Class(n, c));
-        }
-    }
+    // What is expected beside this tag, of its own class or another: a repository that has one tag must have these.
+    let expecting = policy.classes.iter().enumerate().filter(|(_, other)| other.expected.is_some());
+    targets.extend(expecting.map(|(c, _)| Target::Class(n, c)));
 }
 
 fn tags_on(gather: &mut Gather<'_>, n: usize, digest: &Digest, targets: &mut BTreeSet<Target>) {
@@ -503,7 +505,11 @@ impl<'a> Case<'a> {
                 Met::Asked => complete = false,
             }
         }
-        complete.then(|| self.close(class.require.each().next().is_none()))
+        // Nothing evaluated is nothing passed (T-41).
+        complete.then(|| {
+            let vacuous = self.verdict.evaluated.is_empty();
+            self.close(vacuous)
+        })
     }
 
     /// The expectation that a class has a tag.

@@ -125,7 +125,7 @@ fn concerns(violation: &Violation, verdict: &Verdict, class: &str) -> bool {
 }
 
 fn counts(finding: &Finding) -> bool {
-    !finding.is_error() && finding.severity > Severity::Info
+    !finding.is_error() && !finding.reason.is_note()
 }
 
 /// Several findings of one requirement are one violation: the worst names it, all messages are kept.
@@ -152,7 +152,9 @@ fn settle(
     let state = worst.state;
     let fires = shown.iter().map(|f| fires_at(since, f.wait)).min().unwrap_or(now);
     let mut edges = Vec::new();
-    if !was_firing && state != State::Pending {
+    // One that was only previewed has never been told.
+    let told = was_firing && !known.is_some_and(|v| v.preview && !preview);
+    if !told && state != State::Pending {
         edges.push(Edge::Fired);
     }
     if state == State::Resolved {

@@ -76,6 +76,9 @@ pub enum StoreError {
     /// A listing's cursor that no listing of this store gave out.
     #[error("`{0}` is not a cursor of this listing: use `next` of the page before, as it is")]
     Cursor(String),
+    /// An acceptance of a digest that the tag does not have on record.
+    #[error("{0} is not what the tag points to on record: see `tidewaiter history`, and accept the digest it has now")]
+    NotCurrent(String),
     /// Busy or out of reach for now.
     #[error("the store does not answer: {0}")]
     Unavailable(String),

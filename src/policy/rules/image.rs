@@ -159,6 +159,7 @@ pub(super) fn platforms(
     }
     let Some(newest_too) = newest_too(case, gather, facts) else { return Met::Asked };
     let Some(version) = version_meant(case, gather, facts) else { return Met::Asked };
+    let Some(is_highest) = is_highest(case, gather, facts, version.as_ref()) else { return Met::Asked };
     let has = facts.view.platforms();
     let mut met = Met::Yes;
     let unknown = facts.view.unknown.first();
@@ -183,7 +184,7 @@ pub(super) fn platforms(
             );
             let finding = case.finding(Rule::Platforms, Reason::MissingPlatform, setting, message);
             met = case.found(Finding {
-                advice: publish(facts, version.as_ref(), all),
+                advice: publish(facts, version.as_ref(), is_highest, all),
                 expected: texts(&wanted.of_its_day.platforms),
                 actual: texts(&has),
                 ..finding
@@ -192,7 +193,7 @@ pub(super) fn platforms(
             let message = format!("{} is required{} since it was published", list(&lacks_newest), named(set));
             let finding = case.finding(Rule::Platforms, Reason::Recertify, setting, message);
             met = case.found(Finding {
-                advice: publish(facts, version.as_ref(), all),
+                advice: publish(facts, version.as_ref(), is_highest, all),
                 expected: texts(all),
                 actual: texts(&has),
                 ..finding
@@ -244,10 +245,20 @@ fn version_meant(case: &mut Case<'_>, gather: &mut Gather<'_>, facts: &Facts<'_>
     Some(tags.iter().filter(of_class).max_by_key(|t| case.policy.membership(t).map(|m| m.captures.rank())).cloned())
 }
 
+/// Whether a version is the highest of its class, as far as something follows the class. `None` while it is being
+/// asked.
+fn is_highest(case: &Case<'_>, gather: &mut Gather<'_>, facts: &Facts<'_>, version: Option<&Tag>) -> Option<bool> {
+    let class = facts.class.require.follows.as_ref().map_or(facts.class_place, |(_, follows)| follows.target.class);
+    let (Some(version), Some(line)) = (version, case.policy.whole_line(class)) else { return Some(false) };
+    let highest = gather.line(line, Captures::default().group(&[]), Span::Highest(1))?;
+    Some(matches!(highest, Fact::Known(tags) if tags.first() == Some(version)))
+}
+
 /// What to publish: the next version where the tag is one that must not change.
-fn publish(facts: &Facts<'_>, version: Option<&Tag>, platforms: &[PlatformRequirement]) -> String {
+fn publish(facts: &Facts<'_>, version: Option<&Tag>, is_highest: bool, platforms: &[PlatformRequirement]) -> String {
     let all = list(platforms);
-    let next = version.and_then(|v| {
+    // Only after the highest version is the next number known to be free.
+    let next = version.filter(|_| is_highest).and_then(|v| {
         let parts: Vec<&str> = v.as_str().split('.').collect();
         match parts.as_slice() {
             [major, minor, patch] => {

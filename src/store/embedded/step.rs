@@ -289,12 +289,15 @@ pub(super) fn accept(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let repo = repo(w.conn, repository)?;
-    w.conn
+    // Only what the tag points to now: whoever could accept anything could approve a move before it happens.
+    let accepted = w
+        .conn
         .prepare_cached(
-            "INSERT INTO tags(repo, tag, accepted, accepted_at, accepted_reason) VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT(repo, tag) DO UPDATE SET accepted = excluded.accepted, accepted_at = excluded.accepted_at,
-                accepted_reason = excluded.accepted_reason",
+            "UPDATE tags SET accepted = ?3, accepted_at = ?4, accepted_reason = ?5 WHERE repo = ?1 AND tag = ?2 AND digest = ?3",
         )?
         .execute(params![repo, tag.as_str(), codec::digest_bytes(digest), nanos(now), reason])?;
+    if accepted == 0 {
+        return Err(StoreError::NotCurrent(format!("{repository}:{tag}@{digest}")));
+    }
     Ok(())
 }
