@@ -326,7 +326,7 @@ pub(super) async fn dead_letters(args: DeadLetters, terminal: &Terminal) -> Resu
     let record = Record::open(&args.listing.place).await?;
     if args.retry {
         let done = match &record {
-            Record::Daemon(api) => api.ask(Method::POST, "/api/v1/dead-letters/retry", None).await?,
+            Record::Daemon(api) => api.ask(Method::POST, "/api/v1/dead-letters/retry", Some(&json!({}))).await?,
             Record::Store(store) => {
                 let config = configuration(args.listing.place.config.as_deref())?;
                 let config = config.unwrap_or_else(Config::default_for_no_file);

@@ -54,12 +54,22 @@ pub(super) fn run(args: &Args, terminal: &Terminal) -> Result<u8, Failure> {
         );
     }
     let mut under_test = tests.clone();
+    let mut beside: Vec<Fault> = Vec::new();
     if !places.is_empty() {
         let known: BTreeSet<_> = tests.iter().map(|d| same(&d.source)).collect();
-        let others = policies::sources(&places)?;
-        under_test.extend(documents(&others.into_iter().filter(|s| !known.contains(&same(s))).collect::<Vec<_>>())?);
+        for source in policies::sources(&places)?.iter().filter(|s| !known.contains(&same(s))) {
+            match policy::documents(source) {
+                Ok(documents) => under_test.extend(documents),
+                Err(faults) if args.policies.is_empty() => beside.extend(faults),
+                Err(faults) => return Err(faults.into()),
+            }
+        }
     }
-    let trial = trial::run(&tests, &under_test, &read_beside_policy)?;
+    // What is wrong in a file that only happens to lie there matters if it is missed.
+    let trial = trial::run(&tests, &under_test, &read_beside_policy).map_err(|mut faults| {
+        faults.append(&mut beside);
+        faults
+    })?;
     match args.output {
         Form::Text => {
             let coverage = if args.coverage { format!("\n{}", coverage_text(&trial)) } else { String::new() };
