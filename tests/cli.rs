@@ -398,13 +398,13 @@ spec:
           expect: {1.0.0: pass}
 "#,
     );
-    desk.run(&["policy", "test", "policy.test.yaml"]).with(0).out("1 cases, 1 expectations: all pass");
+    desk.run(&["policy", "test", "policy.test.yaml"]).with(0).out("1 case: 1 passed, 0 failed");
     let wrong =
         fs::read_to_string(desk.path().join("policy.test.yaml")).unwrap().replace("1.0.0: pass", "1.0.0: violation");
     desk.write("policy.test.yaml", wrong);
-    desk.run(&["policy", "test", "policy.test.yaml"]).with(1).out("expected  violation").out("but was   pass");
+    desk.run(&["policy", "test", "policy.test.yaml"]).with(1).out("FAIL").out("violation");
     desk.run(&["policy", "test", "policy.test.yaml", "-o", "junit"]).with(1).out("<failure");
-    desk.run(&["policy", "test", "policy.test.yaml", "--coverage"]).with(1).out("class version, platforms");
+    desk.run(&["policy", "test", "policy.test.yaml", "--coverage"]).with(1).out("platforms of class version");
     desk.run(&["policy", "test", "policy.yaml"]).with(2).err("there is no test");
 }
 
