@@ -398,13 +398,13 @@ spec:
           expect: {1.0.0: pass}
 "#,
     );
-    desk.run(&["policy", "test", "policy.test.yaml"]).with(0).out("1 cases, 1 expectations: all pass");
+    desk.run(&["policy", "test", "policy.test.yaml"]).with(0).out("1 case: 1 passed, 0 failed");
     let wrong =
         fs::read_to_string(desk.path().join("policy.test.yaml")).unwrap().replace("1.0.0: pass", "1.0.0: violation");
     desk.write("policy.test.yaml", wrong);
-    desk.run(&["policy", "test", "policy.test.yaml"]).with(1).out("expected  violation").out("but was   pass");
+    desk.run(&["policy", "test", "policy.test.yaml"]).with(1).out("FAIL").out("violation");
     desk.run(&["policy", "test", "policy.test.yaml", "-o", "junit"]).with(1).out("<failure");
-    desk.run(&["policy", "test", "policy.test.yaml", "--coverage"]).with(1).out("class version, platforms");
+    desk.run(&["policy", "test", "policy.test.yaml", "--coverage"]).with(1).out("platforms of class version");
     desk.run(&["policy", "test", "policy.yaml"]).with(2).err("there is no test");
 }
 
@@ -444,6 +444,70 @@ async fn what_init_writes_is_found_well_by_the_doctor() {
     desk.write(config, text);
     desk.write("new/policies/bad.yaml", POLICY.replace("otherTags: deny", "otherTags: forbid"));
     desk.run(&["doctor", "--config", config]).with(2).out("`forbid` is not allowed here");
+}
+
+#[tokio::test]
+async fn the_record_is_read_from_the_store_and_from_the_daemon_alike() {
+    let registry = RealRegistry::start(Setup::default()).await;
+    let first = registry.push("iot/good", "1.0.0", &index(&TIER1, "a")).await;
+    let (desk, host) = (Desk::new(), registry.host());
+    desk.run(&["init", "--registry", &host]).with(0);
+    let admin = format!("127.0.0.1:{}", support::program::free_port().unwrap());
+    let events = format!("127.0.0.1:{}", support::program::free_port().unwrap());
+    let text = fs::read_to_string(desk.path().join("tidewaiter.yaml")).unwrap();
+    desk.write("tidewaiter.yaml", text.replace("127.0.0.1:9464", &admin).replace("127.0.0.1:8443", &events));
+    let run = |arguments: &[&str]| desk.run(&[arguments, &["--config", "tidewaiter.yaml"]].concat());
+    let tag = format!("{host}/iot/good:1.0.0");
+
+    run(&["history", &tag]).with(3).err("there is no store");
+    let audit = run(&["audit", &host, "--record"]).with(0);
+    assert!(!audit.out.contains("not evaluated"), "with a record there is a history: {}", audit.out);
+    run(&["history", &tag]).with(0).out(first.as_str()).out("audit");
+    run(&["violations"]).with(0).out("no violations");
+
+    // A released version moves: the next audit finds it, and it is on record.
+    let second = registry.push("iot/good", "1.0.0", &index(&TIER1, "b")).await;
+    run(&["audit", &format!("{host}/iot/good"), "--record"]).with(1).out("immutable");
+    let listed = run(&["violations", "-o", "json"]).with(0).json();
+    assert_eq!(listed["violations"][0]["requirement"], "immutable");
+    assert_eq!(listed["violations"][0]["digest"], second.as_str());
+    run(&["violations", "--state", "resolved"]).with(0).out("no violations");
+    run(&["violations", "--registry", "other.invalid"]).with(0).out("no violations");
+    run(&["dead-letters"]).with(0).out("no dead letters");
+    run(&["events"]).with(0).out("no events");
+    run(&["store", "info"]).with(0).out("repositories    1");
+    run(&["store", "verify"]).with(0).out("is whole");
+    run(&["store", "backup", "copy.db"]).with(0).out("copy.db is a copy of");
+    run(&["store", "backup", "copy.db"]).with(2);
+    desk.run(&["store", "verify", "copy.db"]).with(0);
+    let by_store = (run(&["history", &tag, "-o", "json"]).json(), run(&["violations"]).out);
+
+    let http = support::http::Http::new(None).unwrap();
+    let binary = Path::new(env!("CARGO_BIN_EXE_tidewaiter"));
+    let config = desk.path().join("tidewaiter.yaml");
+    let daemon = support::daemon::Daemon::start(binary, &config, &format!("http://{admin}"), http).await;
+    let mut daemon = daemon.unwrap_or_else(|error| panic!("{error:#}"));
+    let by_daemon = (run(&["history", &tag, "-o", "json"]).json(), run(&["violations"]).out);
+    assert_eq!(by_store, by_daemon);
+    desk.run(&["violations", "--server", &format!("http://{admin}")]).with(0).out("immutable");
+    run(&["dead-letters", "--retry"]).with(0).out("0 could be read now");
+    run(&["audit", &host, "--record"]).with(2).err("in use by another process").err("keeps the baseline itself");
+    run(&["doctor"]).with(0).out("in use by a running daemon");
+    run(&["store", "verify"]).with(0).out("is whole");
+    // Somewhere else the daemon is not found, and the store is its own.
+    desk.write("elsewhere.yaml", "store: {url: \"sqlite:tidewaiter.db\"}\nlisten: {admin: \"127.0.0.1:1\"}\n");
+    desk.run(&["violations", "--config", "elsewhere.yaml"]).with(3).err("admin listener is not at http://127.0.0.1:1");
+
+    let accepted = format!("{tag}@{second}");
+    run(&["accept", &accepted, "--reason", "rebuilt on purpose"]).with(0).out("from now on: rebuilt on purpose");
+    let resolved = async || {
+        let listed = run(&["violations", "--state", "resolved", "-o", "json"]).json();
+        Ok(listed["violations"].as_array().filter(|list| !list.is_empty()).map(|list| list[0]["requirement"].clone()))
+    };
+    let found =
+        support::program::eventually("the violation is resolved", std::time::Duration::from_secs(20), resolved).await;
+    assert_eq!(found.unwrap(), "immutable");
+    daemon.stop().await.unwrap();
 }
 
 #[test]

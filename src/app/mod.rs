@@ -4,6 +4,7 @@
 mod check;
 mod hooks;
 mod policies;
+mod record;
 mod settings;
 
 use std::collections::HashSet;
@@ -30,6 +31,7 @@ use crate::store::{Retention, Store};
 use crate::telemetry;
 
 pub use policies::{PolicyFault, beside as read_beside_policy, load as load_policies, sources as policy_sources};
+pub use record::{Recorder, open_store, retry_dead_letters};
 pub use settings::{registry_settings, sink_settings, tls_files};
 
 /// How long draining may take: senders wait at most this long for an answer, and a step for its registry.

@@ -1,18 +1,24 @@
 //! `tidewaiter audit`: judges every tag of repositories or of whole registries.
 
+use indicatif::ProgressBar;
+
 use super::check::{Outcome, nothing};
 use super::clients::Clients;
 use super::fail::Failure;
 use super::judging::Flags;
+use super::policies;
 use super::targets::Area;
 use super::terminal::Terminal;
+use crate::app::Recorder;
 use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
 use crate::history::Origin;
 use crate::image::{Host, Repository, RepositoryName};
 use crate::pipeline::{Live, Source};
 use crate::policy::PolicySet;
 use crate::registry::{Budget, Client, Cursor, PAGES_MAX, RegistryError};
 use crate::report::Problem;
+use crate::store::StoreError;
 
 /// Tags looked at in one session: a session has a budget of time, which a registry of any size must not use up.
 const CHUNK: usize = 500;
@@ -32,6 +38,10 @@ pub(super) struct Args {
     /// HOST for every repository of a registry, HOST/REPO for one
     #[arg(value_name = "HOST[/REPO]", required = true)]
     areas: Vec<String>,
+    /// Write what is found into the configured store: the baseline that later pushes are compared with. A running
+    /// daemon does this by itself
+    #[arg(long, conflicts_with = "policies")]
+    record: bool,
     #[command(flatten)]
     flags: Flags,
 }
@@ -43,6 +53,14 @@ fn help() -> String {
 pub(super) async fn run(args: Args, terminal: &Terminal) -> Result<u8, Failure> {
     let areas = args.areas.iter().map(|text| Area::parse(text)).collect::<Result<Vec<_>, _>>()?;
     let (config, loaded) = args.flags.read(terminal)?;
+    let recorder = match &config {
+        _ if !args.record => None,
+        Some(config) => Some(open(config)?),
+        None => {
+            return Err(Failure::say("--record needs the configuration that says where the store is")
+                .help("name it with --config, as in `--config tidewaiter.yaml`"));
+        }
+    };
     let mut clients = Clients::new(&args.flags.reach, config.as_ref())?;
     let mut outcome = Outcome::default();
     let mut repositories: Vec<Repository> = Vec::new();
@@ -71,7 +89,10 @@ pub(super) async fn run(args: Args, terminal: &Terminal) -> Result<u8, Failure> 
         }
         let client = clients.client(&repository.host, Some(&repository.name)).await?;
         let place = format!("{}/{} {repository}", n + 1, repositories.len());
-        judge(&Source::Registry(client), &loaded.set, repository, (&place, terminal), &mut outcome).await;
+        let source = Source::Registry(client);
+        let bar = terminal.progress(&place, 0);
+        judge(&source, &loaded.set, repository, recorder.as_ref(), &bar, &mut outcome).await;
+        bar.finish_and_clear();
     }
     if outcome.verdicts.is_empty() && outcome.problems.is_empty() {
         nothing(&outcome, &loaded.set, terminal);
@@ -96,12 +117,27 @@ async fn catalog(client: &Client, host: &Host) -> Result<Vec<Repository>, Regist
     Ok(names.into_iter().map(|name| Repository::new(host.clone(), name)).collect())
 }
 
-/// Judges one repository with all its tags and with what it lacks.
+/// The record, for this process alone.
+fn open(config: &Config) -> Result<Recorder, Failure> {
+    let set = policies::chosen(&[], Some(config))?.set;
+    Recorder::open(config, set).map_err(|error| {
+        let failure = Failure::say(format!("{error:#}"));
+        match error.downcast_ref::<StoreError>() {
+            Some(StoreError::InUse { .. }) => {
+                failure.help("a running daemon keeps the baseline itself; leave out --record to see the audit only")
+            }
+            _ => failure,
+        }
+    })
+}
+
+/// Judges one repository with all its tags and with what it lacks; what a recorder is given for goes on record.
 async fn judge(
     source: &Source,
     set: &PolicySet,
     repository: &Repository,
-    (place, terminal): (&str, &Terminal),
+    recorder: Option<&Recorder>,
+    bar: &ProgressBar,
     outcome: &mut Outcome,
 ) {
     let mut live = Live::new(source, set, repository.clone());
@@ -112,13 +148,24 @@ async fn judge(
             return;
         }
     };
-    let bar = terminal.progress(place, tags.len() as u64);
-    for chunk in tags.chunks(CHUNK) {
+    bar.set_length(tags.len() as u64);
+    let mut judged = tags.clone();
+    if let Some(recorder) = recorder {
+        match recorder.record(repository, &tags, |n| bar.inc(n as u64)).await {
+            Ok(verdicts) => outcome.verdicts.extend(verdicts),
+            Err(error) => {
+                let message = format!("could not be recorded: {error}");
+                outcome.problems.push(Problem { target: repository.to_string(), message });
+            }
+        }
+        // Left to be judged is what the repository lacks.
+        judged.clear();
+    }
+    for chunk in judged.chunks(CHUNK) {
         live.resolve(chunk, || bar.inc(1)).await;
     }
-    bar.finish_and_clear();
     // Deleted since they were listed: nobody asked for those by name.
-    let there: Vec<_> = tags.into_iter().filter(|tag| live.digest(tag) != Some(&None)).collect();
+    let there: Vec<_> = judged.into_iter().filter(|tag| live.digest(tag) != Some(&None)).collect();
     match live.judge(&there, true, Origin::Audit, SystemClock.now()).await {
         Ok(verdicts) => outcome.verdicts.extend(verdicts),
         Err(error) => outcome.failed(repository.to_string(), &error),

@@ -99,7 +99,11 @@ fn unknown_reason(what: &str) -> Failure {
 fn lint(paths: &[PathBuf], output: LintFormat, terminal: &Terminal) -> Result<u8, Failure> {
     let sources = policies::sources(paths)?;
     let (faults, count) = match policies::read(&sources) {
-        Ok(loaded) => (Vec::new(), loaded.documents.len()),
+        Ok(loaded) => {
+            let today = SystemClock.now().to_zoned(jiff::tz::TimeZone::UTC).date();
+            let faults = policy::lint(&loaded.documents, &loaded.set, None, today);
+            (faults, loaded.documents.len())
+        }
         Err(Failure::Faults(faults)) => (faults, 0),
         Err(failure) => return Err(failure),
     };

@@ -16,15 +16,17 @@ use super::rows;
 use super::store::path_of;
 use super::targets::reference;
 use super::terminal::Terminal;
+use crate::app::{open_store, retry_dead_letters};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::history::{Origin, Period};
 use crate::image::{Host, Reference, RepositoryName, Tag};
 use crate::policy::{Answer, Fact, Question, State};
 use crate::report::{
-    event_json, event_line, events_text, history_json, history_text, listing_json, violation_json, violations_text,
+    dead_letter_json, event_json, event_line, events_text, history_json, history_text, listing_json, violation_json,
+    violations_text, visible,
 };
-use crate::store::embedded::{EmbeddedStore, Options};
+use crate::store::embedded::EmbeddedStore;
 use crate::store::{EventRow, Page, Paging, Recheck, Store, StoreError, ViolationFilter, ViolationRow};
 
 /// Most rows read from the store at a time: as many as it gives.
@@ -97,6 +99,16 @@ pub(super) struct Events {
     listing: Listing,
 }
 
+/// Show what came and could not be read, and the fault
+#[derive(Debug, clap::Args)]
+pub(super) struct DeadLetters {
+    /// Read them again, as after an upgrade or once a missing registry was configured
+    #[arg(long)]
+    retry: bool,
+    #[command(flatten)]
+    listing: Listing,
+}
+
 /// Take a moved tag's new digest as its baseline
 #[derive(Debug, clap::Args)]
 pub(super) struct Accept {
@@ -134,7 +146,7 @@ impl Record {
             return Err(Failure::undetermined(format!("{why}, and there is no store `{}`", path.display()))
                 .help("name the daemon's configuration with --config, or its admin listener with --server URL"));
         }
-        match EmbeddedStore::open(&path, Options::default()) {
+        match open_store(config.as_ref().unwrap_or(&Config::default_for_no_file()), &path) {
             Ok(store) => Ok(Record::Store(store)),
             Err(error @ StoreError::InUse { .. }) => {
                 Err(Failure::undetermined(format!("{why}; and {error}")).help(format!(
@@ -310,6 +322,53 @@ async fn read_events(
     }
 }
 
+pub(super) async fn dead_letters(args: DeadLetters, terminal: &Terminal) -> Result<u8, Failure> {
+    let record = Record::open(&args.listing.place).await?;
+    if args.retry {
+        let done = match &record {
+            Record::Daemon(api) => api.ask(Method::POST, "/api/v1/dead-letters/retry", Some(&json!({}))).await?,
+            Record::Store(store) => {
+                let config = configuration(args.listing.place.config.as_deref())?;
+                let config = config.unwrap_or_else(Config::default_for_no_file);
+                let done = retry_dead_letters(&config, store).await;
+                let done = done.map_err(|error| Failure::say(format!("{error:#}")))?;
+                json!({ "read": done.read, "recorded": done.recorded, "kept": done.kept })
+            }
+        };
+        let n = |name: &str| done[name].as_u64().unwrap_or_default();
+        let text =
+            format!("{} could be read now, with {} new events; {} still cannot\n", n("read"), n("recorded"), n("kept"));
+        terminal.print(&if args.listing.output == Form::Json { format!("{done}\n") } else { text })?;
+        return Ok(0);
+    }
+    let (list, more) = match &record {
+        Record::Daemon(api) => api.list("dead-letters", &[], args.listing.most()).await?,
+        Record::Store(store) => {
+            let (letters, more) = pages(args.listing.most(), |paging| store.dead_letters(paging)).await?;
+            (letters.iter().map(dead_letter_json).collect(), more)
+        }
+    };
+    let text: String = list.iter().map(dead_letter_text).collect();
+    let text = if list.is_empty() { "no dead letters\n".to_owned() } else { text };
+    args.listing.show(terminal, "deadLetters", list, text, more)
+}
+
+/// One dead letter: when, from whom, the fault, and the beginning of the body.
+fn dead_letter_text(letter: &Value) -> String {
+    /// Most characters of the body shown: enough to see what it is.
+    const SHOWN_MAX: usize = 200;
+    let text = |name: &str| visible(letter[name].as_str().unwrap_or_default());
+    let excerpt: String = letter["excerpt"].as_str().unwrap_or_default().chars().take(SHOWN_MAX).collect();
+    format!(
+        "{}   {}   {} bytes\n    {}\n    {}\n",
+        text("receivedAt"),
+        text("source"),
+        letter["bytes"].as_u64().unwrap_or_default(),
+        text("fault"),
+        visible(&excerpt)
+    )
+}
+
 /// A time, or how long ago.
 fn moment(text: &str) -> Result<Timestamp, Failure> {
     let ago = || text.parse::<SignedDuration>().ok().and_then(|ago| SystemClock.now().checked_sub(ago.abs()).ok());
@@ -318,7 +377,7 @@ fn moment(text: &str) -> Result<Timestamp, Failure> {
         SystemClock.now().checked_sub(SignedDuration::from_hours(days.checked_mul(24)?)).ok()
     };
     text.parse().ok().or_else(ago).or_else(days).ok_or_else(|| {
-        Failure::say(format!("`{}` is neither a time nor a duration", crate::report::visible(text)))
+        Failure::say(format!("`{}` is neither a time nor a duration", visible(text)))
             .help("write --since 24h, or --since 2026-11-22T10:00:00Z")
     })
 }
@@ -349,7 +408,7 @@ pub(super) async fn accept(args: Accept, terminal: &Terminal) -> Result<u8, Fail
     terminal.print(&format!(
         "{}:{tag} is taken to be {digest} from now on: {}\n",
         reference.repository,
-        crate::report::visible(reason)
+        visible(reason)
     ))?;
     Ok(0)
 }

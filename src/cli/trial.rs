@@ -4,16 +4,14 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::{ValueEnum, ValueHint};
-use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
 use super::fail::Failure;
 use super::policies;
 use super::terminal::Terminal;
 use crate::app::read_beside_policy;
 use crate::document::{Fault, Source};
-use crate::policy::trial::{self, CaseResult, Difference, Trial};
-use crate::policy::{self, Document, PolicyLocation};
-use crate::report::visible;
+use crate::policy::{self, Document, trial};
+use crate::report::{coverage_text, trial_junit, trial_text};
 
 /// The exit code of cases that came out otherwise than expected.
 const FAILED: u8 = 1;
@@ -56,15 +54,28 @@ pub(super) fn run(args: &Args, terminal: &Terminal) -> Result<u8, Failure> {
         );
     }
     let mut under_test = tests.clone();
+    let mut beside: Vec<Fault> = Vec::new();
     if !places.is_empty() {
         let known: BTreeSet<_> = tests.iter().map(|d| same(&d.source)).collect();
-        let others = policies::sources(&places)?;
-        under_test.extend(documents(&others.into_iter().filter(|s| !known.contains(&same(s))).collect::<Vec<_>>())?);
+        for source in policies::sources(&places)?.iter().filter(|s| !known.contains(&same(s))) {
+            match policy::documents(source) {
+                Ok(documents) => under_test.extend(documents),
+                Err(faults) if args.policies.is_empty() => beside.extend(faults),
+                Err(faults) => return Err(faults.into()),
+            }
+        }
     }
-    let trial = trial::run(&tests, &under_test, &read_beside_policy)?;
+    // What is wrong in a file that only happens to lie there matters if it is missed.
+    let trial = trial::run(&tests, &under_test, &read_beside_policy).map_err(|mut faults| {
+        faults.append(&mut beside);
+        faults
+    })?;
     match args.output {
-        Form::Text => terminal.print(&text(&trial, args.coverage))?,
-        Form::Junit => terminal.print(&junit(&trial))?,
+        Form::Text => {
+            let coverage = if args.coverage { format!("\n{}", coverage_text(&trial)) } else { String::new() };
+            terminal.print(&(trial_text(&trial, &terminal.listing()) + &coverage))?;
+        }
+        Form::Junit => terminal.print(&trial_junit(&trial))?,
     }
     Ok(if trial.passed() { 0 } else { FAILED })
 }
@@ -85,95 +96,4 @@ fn documents(sources: &[Source]) -> Result<Vec<Document>, Failure> {
         }
     }
     if faults.is_empty() { Ok(all) } else { Err(faults.into()) }
-}
-
-fn place(location: Option<&PolicyLocation>) -> String {
-    location.map(|at| format!("{}:{}:{}", visible(&at.file), at.line, at.column)).unwrap_or_default()
-}
-
-fn text(trial: &Trial, coverage: bool) -> String {
-    let mut text = String::new();
-    for case in trial.cases.iter().filter(|c| !c.passed()) {
-        text += &format!("✗ {}: {}   {}\n", visible(&case.suite), visible(&case.name), place(case.source.as_deref()));
-        for difference in &case.differences {
-            text += &shown(difference, "    ");
-        }
-        text.push('\n');
-    }
-    if coverage && !trial.uncovered.is_empty() {
-        text += "No case made these fail:\n";
-        for uncovered in &trial.uncovered {
-            let class = if uncovered.class.is_empty() {
-                String::new()
-            } else {
-                format!("class {}, ", visible(&uncovered.class))
-            };
-            text += &format!(
-                "  {}: {class}{}   {}\n",
-                visible(&uncovered.policy),
-                uncovered.rule,
-                place(uncovered.source.as_deref())
-            );
-        }
-        text.push('\n');
-    }
-    let failed = trial.cases.iter().filter(|c| !c.passed()).count();
-    let passed = trial.cases.len() - failed;
-    let expectations: usize = trial.cases.iter().map(|c| c.expectations).sum();
-    text += &format!("{} cases, {expectations} expectations: ", trial.cases.len());
-    text += &match failed {
-        0 => "all pass\n".to_owned(),
-        n => format!("{n} failed, {passed} passed\n"),
-    };
-    if coverage && trial.uncovered.is_empty() {
-        text += "every requirement was made to fail by a case\n";
-    }
-    text
-}
-
-fn shown(difference: &Difference, indent: &str) -> String {
-    let mut text = format!(
-        "{indent}{} after {}, at {}   {}\n",
-        visible(&difference.subject),
-        visible(&difference.step),
-        difference.at,
-        place(difference.source.as_deref())
-    );
-    for line in &difference.lines {
-        text += &format!("{indent}  {:<16}expected  {}\n", visible(&line.what), visible(&line.expected));
-        text += &format!("{indent}  {:<16}but was   {}\n", "", visible(&line.actual));
-    }
-    text
-}
-
-fn junit(trial: &Trial) -> String {
-    let mut xml = Report::new("tidewaiter policy test");
-    let mut suites: Vec<(&str, Vec<&CaseResult>)> = Vec::new();
-    for case in &trial.cases {
-        match suites.iter_mut().find(|(name, _)| **name == *case.suite) {
-            Some((_, cases)) => cases.push(case),
-            None => suites.push((&case.suite, vec![case])),
-        }
-    }
-    for (name, cases) in suites {
-        let mut suite = TestSuite::new(visible(name));
-        for case in cases {
-            let status = if case.passed() {
-                TestCaseStatus::success()
-            } else {
-                let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
-                let details: String = case.differences.iter().map(|d| shown(d, "")).collect();
-                let n = case.differences.len();
-                status
-                    .set_message(format!("{n} {} not met", if n == 1 { "expectation is" } else { "expectations are" }));
-                status.set_description(details);
-                status
-            };
-            let mut test = TestCase::new(visible(&case.name), status);
-            test.set_classname(visible(&case.policy));
-            suite.add_test_case(test);
-        }
-        xml.add_test_suite(suite);
-    }
-    xml.to_string().unwrap_or_default()
 }

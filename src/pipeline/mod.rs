@@ -30,7 +30,7 @@ use crate::image::{Host, Repository};
 use crate::metrics::Metrics;
 use crate::policy::PolicySet;
 use crate::registry::Client;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 pub use admit::Objection;
 pub use live::{Live, LiveError, Source};
@@ -173,5 +173,20 @@ impl<S: Store> Pipeline<S> {
         }
         tasks.close();
         tasks.wait().await;
+    }
+
+    /// Works until nothing is due, where nobody else works: what `audit --record` asked for is then on record.
+    /// What failed is on record as due later.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn drain(&self) -> Result<(), StoreError> {
+        loop {
+            let claims = self.store.claim(self.clock.now(), REPOSITORIES_MAX, EVENTS_MAX, LEASE).await?;
+            if claims.is_empty() {
+                return Ok(());
+            }
+            futures_util::future::join_all(claims.into_iter().map(|claim| self.step(claim))).await;
+        }
     }
 }
