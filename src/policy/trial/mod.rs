@@ -3,6 +3,7 @@
 
 mod expect;
 mod manifests;
+mod registry;
 mod spec;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! Judging what a change concerns comes to the same as judging the whole repository from scratch.
 
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
@@ -121,12 +122,12 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn suite() -> Suite {
+static SUITE: LazyLock<Suite> = LazyLock::new(|| {
     let documents = documents(&Source::new("test.yaml", TEXT)).unwrap_or_else(|f| panic!("{}", render(&f, false)));
     let no_files = |_: &Source, _: &str| Err(String::new());
     let mut all = suites(&documents, &documents, &no_files).unwrap_or_else(|f| panic!("{}", render(&f, false)));
     all.remove(0)
-}
+});
 
 fn tag(n: usize) -> Tag {
     TAGS[n].parse().unwrap()
@@ -226,18 +227,12 @@ fn play(
     Ok(())
 }
 
-/// A hundred histories unless `PROPTEST_CASES` asks for more.
-fn cases() -> u32 {
-    std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(100)
-}
-
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn judging_what_is_concerned_is_judging_everything(steps in proptest::collection::vec(step(), 1..25)) {
-        let suite = suite();
-        play(&suite, &steps, |world, step| {
+        play(&SUITE, &steps, |world, step| {
             let mut scratch = world.clone();
             scratch.forget_verdicts();
             scratch.judge_all(Origin::Audit);
@@ -249,8 +244,7 @@ proptest! {
 
     #[test]
     fn every_state_is_announced_once(steps in proptest::collection::vec(step(), 1..25)) {
-        let suite = suite();
-        play(&suite, &steps, |world, _| {
+        play(&SUITE, &steps, |world, _| {
             let mut fired = BTreeSet::new();
             for (key, edge) in &world.announced {
                 let first = match edge {

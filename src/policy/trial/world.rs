@@ -1,4 +1,4 @@
-//! A modelled registry, a modelled record, and the pipeline between them: an event is a hint, the registry is
+//! A modelled record, and the pipeline that keeps it by a modelled registry: an event is a hint, the registry is
 //! asked, what it shows is witnessed, what that touches is judged, and the violations are brought up to date.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +16,7 @@ use super::super::set::{Lead, PolicySet};
 use super::super::verdict::{Finding, Rule, State, Verdict};
 use super::super::violation::{Edge, Violation, ViolationKey, advance, is_obsolete, resolve};
 use super::manifests::Catalogue;
+use super::registry::Registry;
 use super::spec::{Health, Subject};
 use crate::history::{Look, Origin, Report, TagHistory};
 use crate::image::{Digest, ImageConfig, Manifest, Repository, Tag};
@@ -42,17 +43,6 @@ pub(super) enum Event {
     },
     /// Not an event of a sender: the tag is looked at because of something else.
     Look(Tag),
-}
-
-/// The registry as it is.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Registry {
-    pub tags: BTreeMap<Tag, Digest>,
-    deleted: BTreeSet<Digest>,
-    pushed: BTreeSet<Digest>,
-    health: BTreeMap<String, Health>,
-    pub locked: BTreeSet<Tag>,
-    pub has_locks: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -94,77 +84,6 @@ pub(super) struct World {
     pub unmet: BTreeSet<(Arc<str>, Arc<str>, Rule)>,
     /// What was announced, in order.
     pub announced: Vec<(ViolationKey, Edge)>,
-}
-
-impl Registry {
-    fn health(&self, name: Option<&str>) -> &Health {
-        let own = name.and_then(|n| self.health.get(n));
-        own.or_else(|| self.health.get("*")).unwrap_or(&Health::Fine)
-    }
-
-    /// From now on, the registry answers so for a manifest.
-    pub fn answer(&mut self, name: &str, health: Health) {
-        if name == "*" {
-            self.health.clear();
-        }
-        self.health.insert(name.to_owned(), health);
-    }
-
-    /// A manifest arrives by its digest.
-    pub fn push(&mut self, digest: &Digest) {
-        self.deleted.remove(digest);
-        self.pushed.insert(digest.clone());
-    }
-
-    /// A manifest is deleted, with every tag on it; those.
-    pub fn delete(&mut self, digest: &Digest) -> Vec<Tag> {
-        self.deleted.insert(digest.clone());
-        self.pushed.remove(digest);
-        let tags: Vec<Tag> = self.tags.iter().filter(|(_, d)| *d == digest).map(|(t, _)| t.clone()).collect();
-        tags.iter().for_each(|t| {
-            self.tags.remove(t);
-        });
-        tags
-    }
-
-    /// Where a tag points, as a `HEAD` request would say. A registry can name the digest of a manifest that it
-    /// cannot serve; one that fails says nothing.
-    fn look(&self, tag: &Tag, catalogue: &Catalogue) -> Result<Option<Digest>, Cause> {
-        let digest = self.tags.get(tag);
-        let name = digest.and_then(|d| catalogue.manifests.get(d)).and_then(|s| s.name.as_deref());
-        match self.health(name) {
-            Health::Failing(text) => Err(Cause { kind: CauseKind::Registry, text: text.clone() }),
-            _ => Ok(digest.cloned()),
-        }
-    }
-
-    fn fetch(&self, digest: &Digest, catalogue: &Catalogue) -> Fact<Arc<StoredManifest>> {
-        let stored = catalogue.manifests.get(digest);
-        let name = stored.and_then(|s| s.name.as_deref());
-        match self.health(name) {
-            Health::Failing(text) => {
-                return Fact::Undetermined(Cause { kind: CauseKind::Registry, text: text.clone() });
-            }
-            Health::Corrupt => {
-                let text = format!("the registry served other bytes than {}", digest.short());
-                return Fact::Undetermined(Cause { kind: CauseKind::DigestMismatch, text });
-            }
-            Health::NotFound => return Fact::Absent,
-            Health::Fine => {}
-        }
-        let there = |s: &&super::manifests::Stored| {
-            !self.deleted.contains(digest) && (!s.missing || self.pushed.contains(digest))
-        };
-        match stored.filter(there) {
-            Some(stored) => Fact::Known(Arc::new(StoredManifest {
-                digest: digest.clone(),
-                size: stored.bytes.len() as u64,
-                parsed: Manifest::parse(&stored.bytes, Some(&stored.media_type)),
-                bytes: stored.bytes.as_slice().into(),
-            })),
-            None => Fact::Absent,
-        }
-    }
 }
 
 impl World {
