@@ -97,9 +97,7 @@ impl Figure {
 
     fn row(&self) -> [String; 6] {
         let (baseline, ratio) = match &self.baseline {
-            Some((name, value)) => {
-                (format!("{name}: {}", number(*value)), format!("{} ×", number(self.value / value)))
-            }
+            Some((name, value)) => (format!("{name}: {}", number(*value)), format!("{} ×", number(self.value / value))),
             None => (String::new(), String::new()),
         };
         let met = if self.met() { "yes" } else { "no" }.to_owned();

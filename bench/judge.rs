@@ -97,8 +97,7 @@ fn text(digest: &Option<Digest>) -> Option<String> {
 /// The floor: the checks of this one policy, for these tags, written out. No settings, no reasons, no messages,
 /// nothing that is not known yet; it looks up the same content in the same maps.
 fn by_hand(world: &World, pushed: &str) -> Vec<(Tag, bool)> {
-    const REQUIRED: [(&str, &str, &str); 3] =
-        [("linux", "amd64", ""), ("linux", "arm64", ""), ("linux", "arm", "v7")];
+    const REQUIRED: [(&str, &str, &str); 3] = [("linux", "amd64", ""), ("linux", "arm64", ""), ("linux", "arm", "v7")];
     let covers = |platforms: &[Platform]| {
         REQUIRED.iter().all(|(os, architecture, variant)| {
             platforms.iter().any(|p| {
@@ -170,7 +169,8 @@ fn by_hand(world: &World, pushed: &str) -> Vec<(Tag, bool)> {
 
 fn version_of(tag: &str) -> Option<(u64, u64, u64)> {
     let number = |text: &str| {
-        (text == "0" || !text.starts_with('0') && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().ok())?
+        (text == "0" || !text.starts_with('0') && text.bytes().all(|b| b.is_ascii_digit()))
+            .then(|| text.parse().ok())?
     };
     let mut parts = tag.split('.');
     let version = (number(parts.next()?)?, number(parts.next()?)?, number(parts.next()?)?);

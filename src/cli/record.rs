@@ -1,4 +1,4 @@
-//! What is on record: violations, histories, events, dead letters, and the acceptance of a moved tag.
+//! What is on record: violations, histories, events, and the acceptance of a moved tag.
 //!
 //! The daemon is asked where it answers; else the embedded store is opened, which works while no daemon has it.
 
@@ -41,7 +41,7 @@ enum Form {
 
 /// The flags of every listing.
 #[derive(Debug, clap::Args)]
-struct Listing {
+pub(super) struct Listing {
     /// How the list is written
     #[arg(short, long, value_enum, default_value_t = Form::Text)]
     output: Form,
@@ -49,7 +49,7 @@ struct Listing {
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
     #[command(flatten)]
-    place: Where,
+    pub place: Where,
 }
 
 /// List what is pending and firing
@@ -111,14 +111,14 @@ pub(super) struct Accept {
 }
 
 /// Where the record is read from.
-enum Record {
+pub(super) enum Record {
     Daemon(Api),
     Store(EmbeddedStore),
 }
 
 impl Record {
     /// The daemon if it answers, else the store if it is free.
-    async fn open(place: &Where) -> Result<Record, Failure> {
+    pub async fn open(place: &Where) -> Result<Record, Failure> {
         let config = configuration(place.config.as_deref())?;
         let api = Api::new(place, config.as_ref())?;
         let why = match api.ask(Method::GET, "/openapi.json", None).await {
@@ -148,7 +148,7 @@ impl Record {
 }
 
 /// Rows page by page, until there are no more or there are enough; and whether there are more.
-async fn pages<T, F>(most: usize, mut read: impl FnMut(Paging) -> F) -> Result<(Vec<T>, bool), Failure>
+pub(super) async fn pages<T, F>(most: usize, mut read: impl FnMut(Paging) -> F) -> Result<(Vec<T>, bool), Failure>
 where
     F: Future<Output = Result<Page<T>, StoreError>>,
 {
@@ -170,12 +170,19 @@ fn read<T>(list: (Vec<Value>, bool), row: impl Fn(&Value) -> Result<T, Failure>)
 }
 
 impl Listing {
-    fn most(&self) -> usize {
+    pub fn most(&self) -> usize {
         self.limit as usize
     }
 
     /// Prints a list, and says so when there is more of it.
-    fn show(&self, terminal: &Terminal, name: &str, json: Vec<Value>, text: String, more: bool) -> Result<u8, Failure> {
+    pub fn show(
+        &self,
+        terminal: &Terminal,
+        name: &str,
+        json: Vec<Value>,
+        text: String,
+        more: bool,
+    ) -> Result<u8, Failure> {
         match self.output {
             Form::Text => terminal.print(&text)?,
             Form::Json => {
