@@ -3,6 +3,7 @@
 //! `cargo bench --bench figures -- [SUITE]...` runs some of the suites only. The same program plays the bare
 //! server and the load, each in a process of its own on a core of its own.
 
+mod events;
 mod find;
 mod harness;
 mod judge;
@@ -14,7 +15,7 @@ use harness::Figure;
 
 type Suite = (&'static str, fn() -> anyhow::Result<Vec<Figure>>);
 
-const SUITES: &[Suite] = &[("judge", judge::run), ("find", find::run)];
+const SUITES: &[Suite] = &[("events", events::run), ("judge", judge::run), ("find", find::run)];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
