@@ -5,6 +5,7 @@
 
 mod acknowledge;
 mod daemon;
+mod events;
 mod filled;
 mod find;
 mod harness;
@@ -24,6 +25,7 @@ type Suite = (&'static str, fn() -> anyhow::Result<Vec<Figure>>);
 
 const SUITES: &[Suite] = &[
     ("daemon", daemon::run),
+    ("events", events::run),
     ("judge", judge::run),
     ("find", find::run),
     ("acknowledge", acknowledge::run),

@@ -483,7 +483,7 @@ async fn dead_letters_are_listed_without_credentials_and_open_sources_are_marked
     };
     *r.store.dead.lock().unwrap() = vec![letter(2, "open"), letter(1, "acr")];
     let listed = r.get("/api/v1/dead-letters").await.json();
-    let letters = listed["deadLetters"].as_array().unwrap();
+    let letters = listed["dead-letters"].as_array().unwrap();
     assert_eq!((&letters[0]["unauthenticated"], &letters[1]["unauthenticated"]), (&json!(true), &Value::Null));
     assert_eq!(letters[1]["bytes"], json!(2_002));
     assert_eq!(letters[1]["excerpt"].as_str().unwrap().chars().count(), 1_000);

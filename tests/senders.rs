@@ -501,3 +501,21 @@ async fn t01_sns_messages_are_let_in_by_their_signature_and_topic() {
     assert_eq!(send(&body("sns-subscription-confirmation.v1")).await.status, 202);
     assert!(r.store.dead.lock().unwrap()[0].fault.contains("SubscribeURL"));
 }
+
+/// What users read of each sender is there, and says the four things.
+#[test]
+fn every_format_has_its_page() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let index = fs::read_to_string(root.join("docs/registries/README.md")).unwrap();
+    for format in Format::ALL {
+        let page = fs::read_to_string(root.join(format!("docs/registries/{format}.md"))).unwrap();
+        for part in
+            ["What it sends", "What it cannot tell", "How tidewaiter makes up for it", "Pointing its webhook here"]
+        {
+            assert!(page.contains(&format!("## {part}\n")), "{format}: {part}");
+        }
+        let register = format!("src/cli/register/{format}.md");
+        assert!(page.contains(&register) && root.join(&register).is_file(), "{format}");
+        assert!(index.contains(&format!("({format}.md)")), "{format}");
+    }
+}

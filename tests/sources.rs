@@ -333,7 +333,7 @@ async fn dead_letters_are_kept_alerted_once_and_read_again() {
         assert_eq!((answer.status.as_u16(), answer.text().contains("\"dead\":1")), (202, true), "{}", answer.text());
     }
     let listed = scene.daemon.get("/api/v1/dead-letters").await.unwrap();
-    let letters = listed["deadLetters"].as_array().unwrap();
+    let letters = listed["dead-letters"].as_array().unwrap();
     assert_eq!(letters.len(), 3);
     assert_eq!((&letters[2]["excerpt"], &letters[2]["bytes"]), (&json!("no json"), &json!(7)));
     assert!(letters[0]["fault"].as_str().unwrap().contains("contoso-abc.azurecr.io"), "{}", letters[0]);
@@ -366,9 +366,24 @@ async fn dead_letters_are_kept_alerted_once_and_read_again() {
     assert_ne!(config, aliased);
     write(&scene.config, &aliased).unwrap();
     scene.daemon.again().await.unwrap();
-    let answer = retry(&scene).await;
-    assert_eq!((answer.status.as_u16(), answer.text().trim()), (200, r#"{"read":1,"recorded":1,"kept":2}"#));
+    let binary = env!("CARGO_BIN_EXE_tidewaiter");
+    let verb = |words: &[&str]| {
+        let mut command = std::process::Command::new(binary);
+        let output = command.arg("dead-letters").args(words).arg("--config").arg(&scene.config).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (shown, said) = verb(&["--retry"]);
+    assert!(said.contains("1 could be read now, with 1 new events; 2 still cannot"), "{said}");
+    assert!(shown.contains("acr   7 bytes") && shown.contains("no json") && !shown.contains("contoso-abc"), "{shown}");
     assert_eq!(scene.settled().await.len(), 1);
+    // What cannot be read stays, and the command does the same without a daemon.
+    assert!(scene.daemon.stop().await.unwrap().success());
+    let (shown, said) = verb(&["--retry", "-o", "json"]);
+    assert!(said.contains("0 could be read now"), "{said}");
+    let listed: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(listed["dead-letters"].as_array().unwrap().len(), 2);
+    scene.daemon.again().await.unwrap();
     assert_eq!(scene.history("iot/sensor", "1.0.0").await, [digest.as_str()]);
 
     let url = format!("{}/api/v1/dead-letters/retry", scene.daemon.admin());

@@ -137,7 +137,7 @@ pub(super) async fn dead_letters<S: Store>(store: &S, open: &HashSet<String>, qu
     // Each is read whole, and may have a mebibyte.
     let page = store.dead_letters(Paging { limit: paging.limit.min(DEAD_LETTERS_MAX), ..paging }).await?;
     let items = page.items.iter().map(|letter| marked(dead_letter_json(letter), &letter.source, open)).collect();
-    Ok(respond::json(StatusCode::OK, &listing_json("deadLetters", items, page.next.as_deref())))
+    Ok(respond::json(StatusCode::OK, &listing_json("dead-letters", items, page.next.as_deref())))
 }
 
 /// `POST /api/v1/dead-letters/retry`

@@ -21,7 +21,7 @@ use crate::alert;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, StoreUrl};
 use crate::identity::Subscriptions;
-use crate::intake::{Hooks, Intake, Sources};
+use crate::intake::{Hooks, Intake, Retried, Sources};
 use crate::listen::{SelfSigned, Tls};
 use crate::metrics::{Listener, Metrics};
 use crate::pipeline::{Pipeline, Reconcile};
@@ -204,6 +204,19 @@ pub async fn serve(config: Config) -> anyhow::Result<u8> {
             Err(anyhow!("the store is broken, nothing more is acknowledged: {why}"))
         }
     }
+}
+
+/// Reads the dead letters of a store again that no daemon has open. Nothing is fetched: the letters were authentic
+/// when they came.
+///
+/// # Errors
+/// A source's settings, or the store's faults.
+pub async fn retry_dead_letters(config: &Config, store: &EmbeddedStore) -> anyhow::Result<Retried> {
+    let metrics = Arc::new(Metrics::new().context("setting up metrics")?);
+    let names = config.sources.iter().map(|source| source.name.clone()).collect();
+    metrics.announce(crate::metrics::Names { sources: names, ..Default::default() });
+    let sources = Sources::new(settings::senders(config)?.sources, metrics);
+    Ok(sources.retry(store).await?)
 }
 
 async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {

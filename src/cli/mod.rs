@@ -7,6 +7,7 @@ mod api;
 mod audit;
 mod check;
 mod clients;
+mod dead_letters;
 mod doctor;
 mod event;
 mod fail;
@@ -58,7 +59,7 @@ enum Command {
     Policy(policy::Args),
     Event(event::Args),
     Events(record::Events),
-    DeadLetters(record::DeadLetters),
+    DeadLetters(dead_letters::Args),
     History(record::History),
     Violations(record::Violations),
     Accept(record::Accept),
@@ -99,7 +100,7 @@ fn run(command: Command, terminal: &Terminal) -> Result<u8, Failure> {
         Command::Policy(args) => policy::run(args, terminal),
         Command::Event(args) => event::run(args, terminal),
         Command::Events(args) => wait(record::events(args, terminal)),
-        Command::DeadLetters(args) => wait(record::dead_letters(args, terminal)),
+        Command::DeadLetters(args) => wait(dead_letters::run(args, terminal)),
         Command::History(args) => wait(record::history(args, terminal)),
         Command::Violations(args) => wait(record::violations(args, terminal)),
         Command::Accept(args) => wait(record::accept(args, terminal)),

@@ -1,4 +1,4 @@
-//! What is on record: violations, histories, events, dead letters, and the acceptance of a moved tag.
+//! What is on record: violations, histories, events, and the acceptance of a moved tag.
 //!
 //! The daemon is asked where it answers; else the embedded store is opened, which works while no daemon has it.
 
@@ -43,7 +43,7 @@ enum Form {
 
 /// The flags of every listing.
 #[derive(Debug, clap::Args)]
-struct Listing {
+pub(super) struct Listing {
     /// How the list is written
     #[arg(short, long, value_enum, default_value_t = Form::Text)]
     output: Form,
@@ -51,7 +51,7 @@ struct Listing {
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
     #[command(flatten)]
-    place: Where,
+    pub place: Where,
 }
 
 /// List what is pending and firing
@@ -99,16 +99,6 @@ pub(super) struct Events {
     listing: Listing,
 }
 
-/// Show what came and could not be read, and the fault
-#[derive(Debug, clap::Args)]
-pub(super) struct DeadLetters {
-    /// Read them again, as after an upgrade or once a missing registry was configured
-    #[arg(long)]
-    retry: bool,
-    #[command(flatten)]
-    listing: Listing,
-}
-
 /// Take a moved tag's new digest as its baseline
 #[derive(Debug, clap::Args)]
 pub(super) struct Accept {
@@ -123,14 +113,14 @@ pub(super) struct Accept {
 }
 
 /// Where the record is read from.
-enum Record {
+pub(super) enum Record {
     Daemon(Api),
     Store(EmbeddedStore),
 }
 
 impl Record {
     /// The daemon if it answers, else the store if it is free.
-    async fn open(place: &Where) -> Result<Record, Failure> {
+    pub async fn open(place: &Where) -> Result<Record, Failure> {
         let config = configuration(place.config.as_deref())?;
         let api = Api::new(place, config.as_ref())?;
         let why = match api.ask(Method::GET, "/openapi.json", None).await {
@@ -160,7 +150,7 @@ impl Record {
 }
 
 /// Rows page by page, until there are no more or there are enough; and whether there are more.
-async fn pages<T, F>(most: usize, mut read: impl FnMut(Paging) -> F) -> Result<(Vec<T>, bool), Failure>
+pub(super) async fn pages<T, F>(most: usize, mut read: impl FnMut(Paging) -> F) -> Result<(Vec<T>, bool), Failure>
 where
     F: Future<Output = Result<Page<T>, StoreError>>,
 {
@@ -182,12 +172,19 @@ fn read<T>(list: (Vec<Value>, bool), row: impl Fn(&Value) -> Result<T, Failure>)
 }
 
 impl Listing {
-    fn most(&self) -> usize {
+    pub fn most(&self) -> usize {
         self.limit as usize
     }
 
     /// Prints a list, and says so when there is more of it.
-    fn show(&self, terminal: &Terminal, name: &str, json: Vec<Value>, text: String, more: bool) -> Result<u8, Failure> {
+    pub fn show(
+        &self,
+        terminal: &Terminal,
+        name: &str,
+        json: Vec<Value>,
+        text: String,
+        more: bool,
+    ) -> Result<u8, Failure> {
         match self.output {
             Form::Text => terminal.print(&text)?,
             Form::Json => {
@@ -320,53 +317,6 @@ async fn read_events(
             pages(most, |paging| store.events(since, source.map(str::to_owned), None, paging)).await
         }
     }
-}
-
-pub(super) async fn dead_letters(args: DeadLetters, terminal: &Terminal) -> Result<u8, Failure> {
-    let record = Record::open(&args.listing.place).await?;
-    if args.retry {
-        let done = match &record {
-            Record::Daemon(api) => api.ask(Method::POST, "/api/v1/dead-letters/retry", Some(&json!({}))).await?,
-            Record::Store(store) => {
-                let config = configuration(args.listing.place.config.as_deref())?;
-                let config = config.unwrap_or_else(Config::default_for_no_file);
-                let done = retry_dead_letters(&config, store).await;
-                let done = done.map_err(|error| Failure::say(format!("{error:#}")))?;
-                json!({ "read": done.read, "recorded": done.recorded, "kept": done.kept })
-            }
-        };
-        let n = |name: &str| done[name].as_u64().unwrap_or_default();
-        let text =
-            format!("{} could be read now, with {} new events; {} still cannot\n", n("read"), n("recorded"), n("kept"));
-        terminal.print(&if args.listing.output == Form::Json { format!("{done}\n") } else { text })?;
-        return Ok(0);
-    }
-    let (list, more) = match &record {
-        Record::Daemon(api) => api.list("dead-letters", &[], args.listing.most()).await?,
-        Record::Store(store) => {
-            let (letters, more) = pages(args.listing.most(), |paging| store.dead_letters(paging)).await?;
-            (letters.iter().map(dead_letter_json).collect(), more)
-        }
-    };
-    let text: String = list.iter().map(dead_letter_text).collect();
-    let text = if list.is_empty() { "no dead letters\n".to_owned() } else { text };
-    args.listing.show(terminal, "deadLetters", list, text, more)
-}
-
-/// One dead letter: when, from whom, the fault, and the beginning of the body.
-fn dead_letter_text(letter: &Value) -> String {
-    /// Most characters of the body shown: enough to see what it is.
-    const SHOWN_MAX: usize = 200;
-    let text = |name: &str| visible(letter[name].as_str().unwrap_or_default());
-    let excerpt: String = letter["excerpt"].as_str().unwrap_or_default().chars().take(SHOWN_MAX).collect();
-    format!(
-        "{}   {}   {} bytes\n    {}\n    {}\n",
-        text("receivedAt"),
-        text("source"),
-        letter["bytes"].as_u64().unwrap_or_default(),
-        text("fault"),
-        visible(&excerpt)
-    )
 }
 
 /// A time, or how long ago.

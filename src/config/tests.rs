@@ -262,3 +262,53 @@ fn real_files_have_modes_and_sizes() {
     fs::write(&path, vec![b'#'; 2 << 20]).unwrap();
     assert!(Config::load(&path).is_err());
 }
+
+#[test]
+fn the_schema_names_every_format() {
+    let schema: serde_json::Value = serde_json::from_str(SCHEMA).unwrap();
+    let known: Vec<&str> = crate::event::Format::ALL.iter().map(|format| format.as_str()).collect();
+    assert_eq!(schema.pointer("/$defs/source/properties/format/enum"), Some(&serde_json::json!(known)));
+}
+
+#[test]
+fn t01_only_a_sender_that_asks_and_proves_itself_is_answered_from_the_record() {
+    let text = |format: &str, auth: &str| {
+        format!(
+            "registries: [{{host: a.example}}]\nsources: [{{name: x, format: {format}, registry: a.example, admission: true, {auth}}}]"
+        )
+    };
+    let header = "auth: {header: Authorization, valueFile: secret}";
+    assert!(parse(&text("angos", header)).unwrap().sources[0].admission);
+    for (format, auth, says) in [
+        ("acr", header, "do not ask before they write"),
+        ("angos", "allowUnauthenticated: true", "this source answers anybody"),
+    ] {
+        let faults = render(&parse(&text(format, auth)).unwrap_err(), false);
+        assert!(faults.contains(says), "{faults}");
+    }
+}
+
+#[test]
+fn t01_tokens_and_signatures_say_how_they_are_checked() {
+    let text = |auth: &str| {
+        format!("registries: [{{host: a.example}}]\nsources: [{{name: x, format: acr, auth: {{{auth}}}}}]")
+    };
+    let oidc =
+        |more: &str| text(&format!("oidc: {{issuer: \"https://issuer.example\", audience: a, subjects: [s]{more}}}"));
+    let source =
+        parse(&oidc(", jwks: \"https://keys.example/certs\", ca: ca.crt, allowPrivate: true")).unwrap().sources;
+    let Some(SourceAuth::Oidc { issuer, jwks, reach, .. }) = &source[0].auth else { panic!("{source:?}") };
+    // As written: `iss` is compared letter by letter, and a parsed address would gain a slash.
+    assert_eq!(issuer, "https://issuer.example");
+    assert_eq!(jwks.as_ref().map(url::Url::as_str), Some("https://keys.example/certs"));
+    assert_eq!(reach, &Reach { ca: Some("/etc/tidewaiter/ca.crt".into()), allow_private: true });
+    for bad in ["http://keys.example/", "https://user@keys.example/", "https://keys.example/?key=1", "keys.example"] {
+        assert!(parse(&oidc(&format!(", jwks: \"{bad}\""))).is_err(), "{bad}");
+    }
+    let hmac = text("hmac: X-Signature, encoding: base64, valueFile: secret");
+    assert!(matches!(
+        parse(&hmac).unwrap().sources[0].auth,
+        Some(SourceAuth::Hmac { encoding: HmacEncoding::Base64, .. })
+    ));
+    assert!(parse(&text("header: X-Secret, encoding: base64, valueFile: secret")).is_err());
+}

@@ -29,6 +29,10 @@ const DOCUMENT_BYTES_MAX: usize = 256 * 1024;
 /// The path of a discovery document below its issuer (OpenID Connect Discovery 1.0, section 4).
 const DISCOVERY: &str = "/.well-known/openid-configuration";
 
+/// Issuers whose keys are at another host, which their documentation names: where somebody configured the issuer,
+/// that is configured as well.
+const KNOWN: &[(&str, &str)] = &[("https://accounts.google.com", "https://www.googleapis.com/oauth2/v3/certs")];
+
 /// Why an issuer's keys are not at hand.
 #[derive(Debug, thiserror::Error)]
 enum KeysError {
@@ -121,8 +125,9 @@ impl Issuer {
     }
 
     async fn fetched(&self) -> Result<KeySet, KeysError> {
-        let jwks = match &self.jwks {
-            Some(jwks) => jwks.clone(),
+        let known = KNOWN.iter().find(|(issuer, _)| *issuer == self.issuer).and_then(|(_, jwks)| Url::parse(jwks).ok());
+        let jwks = match self.jwks.clone().or(known) {
+            Some(jwks) => jwks,
             None => self.discovered().await?,
         };
         let bytes = self.fetch.get(&jwks, DOCUMENT_BYTES_MAX).await.map_err(|e| KeysError::Fetch("keys", e))?;

@@ -43,6 +43,32 @@ pub fn dead_letter_json(letter: &DeadLetter) -> Value {
     })
 }
 
+/// Dead letters as the admin API lists them, for people: one line each, and below it the fault and how the body
+/// begins.
+pub fn dead_letters_text(letters: &[Value], options: &Options) -> String {
+    /// How much of a body a line has room for, in characters.
+    const BEGINNING_CHARS_MAX: usize = 160;
+    let style = Style::new(options);
+    if letters.is_empty() {
+        return "no dead letters\n".to_owned();
+    }
+    let word = |letter: &Value, name: &str| style.text(letter[name].as_str().unwrap_or_default());
+    let mut text = String::new();
+    for letter in letters {
+        let received = letter["receivedAt"].as_str().and_then(|text| text.parse().ok());
+        let mark = if letter["unauthenticated"] == true { " (unauthenticated)" } else { "" };
+        text += &format!(
+            "{}   {}{mark}   {} bytes\n",
+            received.map_or_else(String::new, moment),
+            word(letter, "source"),
+            letter["bytes"].as_u64().unwrap_or_default(),
+        );
+        text += &style.paragraph(&word(letter, "fault"), 2);
+        text += &format!("  {}\n", style.cut(&word(letter, "excerpt"), BEGINNING_CHARS_MAX));
+    }
+    text
+}
+
 /// The events as a table, in the order given; the faults stand below.
 pub fn events_text(rows: &[EventRow], options: &Options) -> String {
     let style = Style::new(options);

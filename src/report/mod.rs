@@ -31,7 +31,7 @@ use serde_json::{Map, Value, json};
 use crate::image::{Digest, Repository};
 use crate::policy::{Finding, Outcome, Reason, Severity, State, Verdict};
 
-pub use events::{dead_letter_json, event_json, event_line, events_text};
+pub use events::{dead_letter_json, dead_letters_text, event_json, event_line, events_text};
 pub use exit::ExitRules;
 pub use explain::{explain_text, reason_markdown, reasons_markdown};
 pub use format::{Format, FormatError, Output};
