@@ -34,9 +34,9 @@ demo: deps ## pushes judged beside a real registry, in a minute; KEEP=1 leaves i
 	@$(CARGO) run --locked --quiet $(PROFILE) --example demo -- $(if $(filter 1 yes true,$(KEEP)),--keep)
 
 .PHONY: bench
-bench: build ## the measured figures, each beside its baseline
-	@[ -x bench/run ] || { echo "there is nothing in bench/ to run yet" >&2; exit 1; }
-	bench/run
+bench: ## the measured figures, each beside its baseline, as a table and as JSON; SUITES="judge find" runs some
+	@bench/install.sh
+	$(CARGO) bench --locked --bench figures -- $(SUITES)
 
 .PHONY: fuzz
 fuzz: ## short fuzzing of everything that reads bytes from outside (needs a nightly toolchain)

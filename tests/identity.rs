@@ -68,7 +68,8 @@ fn at(ca: &Ca, fake: &Fake) -> Fetch {
 
 fn knows(issuer: &Issuer, signer: &Signer) -> Result<(), Refused> {
     let now = Timestamp::now();
-    let claims = json!({"iss": "https://issuer.example", "aud": "tidewaiter", "sub": "sender", "exp": now.as_second() + 60});
+    let claims =
+        json!({"iss": "https://issuer.example", "aud": "tidewaiter", "sub": "sender", "exp": now.as_second() + 60});
     let expected = Expected {
         issuer: "https://issuer.example".into(),
         audience: "tidewaiter".into(),
@@ -229,11 +230,9 @@ async fn t10_new_keys_are_found_and_nobody_makes_us_ask_often() {
     assert_eq!(fake.seen().len(), 1);
     tokio::time::advance(Duration::from_secs(2)).await;
     tokio::time::resume();
-    support::program::eventually("the new keys", Duration::from_secs(20), async || {
-        Ok(knows(&issuer, &new).ok())
-    })
-    .await
-    .unwrap();
+    support::program::eventually("the new keys", Duration::from_secs(20), async || Ok(knows(&issuer, &new).ok()))
+        .await
+        .unwrap();
     assert_eq!(knows(&issuer, &old), Err(Refused::UnknownKey), "what was withdrawn is no longer trusted");
     assert_eq!(fake.seen().len(), 2);
 }
@@ -259,7 +258,10 @@ async fn t01_signing_certificates_are_fetched_once() {
     });
     for asked in asked.collect::<Vec<_>>() {
         let found = asked.await.unwrap().expect("a certificate");
-        assert_eq!(x509_parser::pem::Pem::iter_from_buffer(signing.as_bytes()).next().unwrap().unwrap().contents, *found);
+        assert_eq!(
+            x509_parser::pem::Pem::iter_from_buffer(signing.as_bytes()).next().unwrap().unwrap().contents,
+            *found
+        );
     }
     assert_eq!(fake.seen().len(), 1, "one request for all");
     for bad in ["moved", "large", "junk", "missing"] {

@@ -135,7 +135,10 @@ fn every_alert_says_what_it_should_and_has_a_runbook() {
         assert_eq!(severity.is_none(), alert == "TidewaiterViolationFiring", "{alert}: {severity:?}");
         assert!(severity.is_none_or(|word| ["info", "warning", "critical"].contains(&word)), "{alert}: {severity:?}");
         let text = fs::read_to_string(root().join(format!("docs/runbooks/{page}.md"))).unwrap_or_default();
-        assert!(text.starts_with(&format!("# {alert}\n")), "docs/runbooks/{page}.md is missing, or about another alert");
+        assert!(
+            text.starts_with(&format!("# {alert}\n")),
+            "docs/runbooks/{page}.md is missing, or about another alert"
+        );
         for heading in ["## Meaning", "## Impact", "## Diagnosis", "## Mitigation"] {
             assert!(text.contains(heading), "docs/runbooks/{page}.md has no `{heading}`");
         }
@@ -187,7 +190,8 @@ async fn every_query_is_answered_by_a_prometheus_that_scrapes_the_daemon_over_tl
     }
 
     let fired = r#"max by (policy, requirement, severity) (tidewaiter_violations{state="firing"}) > 0"#;
-    let firing = eventually("a violation that fires", PATIENCE, async || Ok(stage.prometheus.query(fired).await?.pop()));
+    let firing =
+        eventually("a violation that fires", PATIENCE, async || Ok(stage.prometheus.query(fired).await?.pop()));
     let (labels, value) = firing.await.unwrap();
     assert_eq!((labels.as_str(), value), ("{policy=iot-demo, requirement=platforms, severity=critical}", 1.0));
 
@@ -243,7 +247,9 @@ impl Large {
             let port = free_port().unwrap();
             writeln!(config, "  - {{host: \"registry-{n}.example\", endpoint: \"http://127.0.0.1:{port}\", insecure: true, allowPrivate: true}}").unwrap();
         }
-        config.push_str("sources:\n  - {name: local, format: distribution, auth: {header: Authorization, valueFiles: [secret]}}\n");
+        config.push_str(
+            "sources:\n  - {name: local, format: distribution, auth: {header: Authorization, valueFiles: [secret]}}\n",
+        );
         write(&path("tidewaiter.yaml"), &config).unwrap();
         let http = Http::new(Some(ca.pem())).unwrap();
         let admin = format!("http://127.0.0.1:{admin}");
@@ -252,10 +258,8 @@ impl Large {
     }
 
     async fn post(&self, source: &str, body: String) -> u16 {
-        let headers = [
-            ("authorization", SECRET),
-            ("content-type", "application/vnd.docker.distribution.events.v1+json"),
-        ];
+        let headers =
+            [("authorization", SECRET), ("content-type", "application/vnd.docker.distribution.events.v1+json")];
         let url = format!("{}{source}", self.events);
         self.http.send(Method::POST, &url, &headers, body).await.unwrap().status.as_u16()
     }
@@ -270,7 +274,11 @@ async fn a_scrape_of_a_large_configuration_is_small_and_quick() {
     let large = Large::start(POLICIES, REGISTRIES).await;
     let text = eventually("requests to every registry", PATIENCE, async || {
         let text = large.daemon.metrics().await?;
-        let asked = |n: usize| text.contains(&format!("tidewaiter_registry_requests_total{{operation=\"catalog\",registry=\"registry-{n}.example\""));
+        let asked = |n: usize| {
+            text.contains(&format!(
+                "tidewaiter_registry_requests_total{{operation=\"catalog\",registry=\"registry-{n}.example\""
+            ))
+        };
         Ok((0..REGISTRIES).all(asked).then_some(text))
     });
     let text = text.await.unwrap();
