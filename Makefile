@@ -38,9 +38,9 @@ image: deps ## the container image as an OCI layout in target/image, without an 
 	image/build.sh
 
 .PHONY: bench
-bench: build ## the measured figures, each beside its baseline
-	@[ -x bench/run ] || { echo "there is nothing in bench/ to run yet" >&2; exit 1; }
-	bench/run
+bench: ## the measured figures, each beside its baseline, as a table and as JSON; SUITES="judge find" runs some
+	@bench/install.sh
+	$(CARGO) bench --locked --bench figures -- $(SUITES)
 
 .PHONY: fuzz
 fuzz: ## a million inputs changed at random for each format of events; INPUTS=N for fewer

@@ -12,14 +12,14 @@ use crate::support::program::free_port;
 use crate::support::stage::write;
 use crate::support::tls::Ca;
 
-const ROUNDS: usize = 5;
+pub const ROUNDS: usize = 5;
 const SECONDS: f64 = 3.0;
 
 /// The servers, each on the servers' core; while one is measured the others have nothing to do.
-struct Servers {
-    folder: TempDir,
+pub struct Servers {
+    pub folder: TempDir,
     bare: (Process, u16),
-    intake: (Process, u16),
+    pub intake: (Process, u16),
 }
 
 fn start(folder: &Path, role: &str, more: &[&str]) -> anyhow::Result<(Process, u16)> {
@@ -37,7 +37,7 @@ fn path(folder: &Path, name: &str) -> String {
 }
 
 impl Servers {
-    fn start() -> anyhow::Result<Servers> {
+    pub fn start() -> anyhow::Result<Servers> {
         let folder = of_this_disk()?;
         let ca = Ca::new();
         let issued = ca.issue(&["localhost", "127.0.0.1"]);
@@ -49,7 +49,7 @@ impl Servers {
         Ok(Servers { folder, bare, intake })
     }
 
-    fn load(&self, server: &(Process, u16), fresh: bool, connections: usize) -> anyhow::Result<(Load, f64)> {
+    pub fn load(&self, server: &(Process, u16), fresh: bool, connections: usize) -> anyhow::Result<(Load, f64)> {
         let before = server.0.processor();
         let load = load(server.1, fresh, connections, SECONDS, self.folder.path())?;
         let processor = (server.0.processor() - before) / load.count;

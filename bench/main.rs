@@ -4,12 +4,14 @@
 //! server and the load, each in a process of its own on a core of its own.
 
 mod acknowledge;
+mod audit;
 mod daemon;
 mod events;
 mod filled;
 mod find;
 mod harness;
 mod judge;
+mod peers;
 mod roles;
 mod state;
 #[expect(dead_code, reason = "shared with the tests, which use more of it")]
@@ -29,7 +31,9 @@ const SUITES: &[Suite] = &[
     ("judge", judge::run),
     ("find", find::run),
     ("acknowledge", acknowledge::run),
+    ("peers", peers::run),
     ("state", state::run),
+    ("audit", audit::run),
 ];
 
 fn main() -> ExitCode {

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that the tests and the demo start, if any is missing; says nothing otherwise.
 # Works as root, and as a user with sudo. No service is left running: the tests start their own, on free
-# loopback ports and in temporary directories.
+# loopback ports and in temporary directories. Further packages may be named: the bench needs more.
 set -euo pipefail
 
 # python3-venv is where Helm and the validators of the chart go; gcc and libc6-dev compile the bundled SQLite and the TLS provider; the others are the real programs tests talk to.
-packages=(docker-registry skopeo prometheus prometheus-alertmanager jq curl openssl apache2-utils python3-venv gcc libc6-dev ca-certificates)
+packages=(docker-registry skopeo prometheus prometheus-alertmanager jq curl openssl apache2-utils python3-venv gcc libc6-dev ca-certificates "$@")
 
 if ! command -v dpkg-query >/dev/null; then
   commands=(docker-registry skopeo prometheus prometheus-alertmanager jq curl openssl htpasswd python3 gcc)
