@@ -206,19 +206,6 @@ pub async fn serve(config: Config) -> anyhow::Result<u8> {
     }
 }
 
-/// Reads the dead letters of a store again that no daemon has open. Nothing is fetched: the letters were authentic
-/// when they came.
-///
-/// # Errors
-/// A source's settings, or the store's faults.
-pub async fn retry_dead_letters(config: &Config, store: &EmbeddedStore) -> anyhow::Result<Retried> {
-    let metrics = Arc::new(Metrics::new().context("setting up metrics")?);
-    let names = config.sources.iter().map(|source| source.name.clone()).collect();
-    metrics.announce(crate::metrics::Names { sources: names, ..Default::default() });
-    let sources = Sources::new(settings::senders(config)?.sources, metrics);
-    Ok(sources.retry(store).await?)
-}
-
 async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
         format!("`{setting}`: cannot listen on {address}; is another tidewaiter running? set another address")

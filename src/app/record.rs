@@ -44,12 +44,16 @@ pub fn open_store(config: &Config, path: &Path) -> Result<EmbeddedStore, StoreEr
     EmbeddedStore::open(path, options)
 }
 
-/// Reads the dead letters of a store again, by this configuration.
+/// Reads the dead letters of a store again that no daemon has open. Nothing is fetched: the letters were authentic
+/// when they came.
 ///
 /// # Errors
-/// The store's, or a source that cannot be used.
+/// A source's settings, or the store's faults.
 pub async fn retry_dead_letters(config: &Config, store: &EmbeddedStore) -> anyhow::Result<Retried> {
-    let sources = Sources::new(settings::senders(config)?.sources, Arc::new(Metrics::new()?));
+    let metrics = Arc::new(Metrics::new()?);
+    let names = config.sources.iter().map(|source| source.name.clone()).collect();
+    metrics.announce(crate::metrics::Names { sources: names, ..Default::default() });
+    let sources = Sources::new(settings::senders(config)?.sources, metrics);
     Ok(sources.retry(store).await?)
 }
 

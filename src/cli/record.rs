@@ -16,15 +16,15 @@ use super::rows;
 use super::store::path_of;
 use super::targets::reference;
 use super::terminal::Terminal;
-use crate::app::{open_store, retry_dead_letters};
+use crate::app::open_store;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::history::{Origin, Period};
 use crate::image::{Host, Reference, RepositoryName, Tag};
 use crate::policy::{Answer, Fact, Question, State};
 use crate::report::{
-    dead_letter_json, event_json, event_line, events_text, history_json, history_text, listing_json, violation_json,
-    violations_text, visible,
+    event_json, event_line, events_text, history_json, history_text, listing_json, violation_json, violations_text,
+    visible,
 };
 use crate::store::embedded::EmbeddedStore;
 use crate::store::{EventRow, Page, Paging, Recheck, Store, StoreError, ViolationFilter, ViolationRow};

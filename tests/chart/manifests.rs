@@ -256,3 +256,28 @@ fn the_notes_tell_how_to_register_the_webhook() {
     }
     assert!(root().join("docs/kubernetes.md").exists());
 }
+
+/// The YAML in the pages about clusters is values of the chart, or a piece of the configuration.
+#[test]
+fn what_the_documentation_shows_is_accepted() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut count = 0;
+    for page in ["docs/kubernetes.md", "docs/acr-aks.md"] {
+        let text = fs::read_to_string(root().join(page)).unwrap();
+        for block in text.split("```yaml\n").skip(1) {
+            let block = block.split("```").next().unwrap();
+            let values = if block.starts_with("registries:") {
+                let indented: Vec<String> = block.lines().map(|line| format!("  {line}")).collect();
+                format!("config:\n{}\n", indented.join("\n"))
+            } else {
+                block.to_owned()
+            };
+            let file = folder.path().join("values.yaml");
+            fs::write(&file, &values).unwrap();
+            let output = template(&chart(), &["--values", file.to_str().unwrap()]);
+            assert!(output.status.success(), "{page}:\n{block}\n{}", told(&output));
+            count += 1;
+        }
+    }
+    assert_eq!(count, 5, "blocks were found");
+}

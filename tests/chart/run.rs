@@ -15,7 +15,7 @@ use crate::support::images::{Form, Index, Platform};
 use crate::support::program::{Program, eventually, free_port};
 use crate::support::real::{RealRegistry, Setup};
 use crate::support::tls::Ca;
-use crate::tools::{chart, object, objects, rendered};
+use crate::tools::{chart, object, objects, rendered, told};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const SECRET: &str = "Bearer a-test-has-no-secrets";
@@ -107,16 +107,18 @@ async fn the_rendered_container_starts_judges_and_reads_changed_policies() {
 
     let (ca, events, admin, port) = (Ca::new(), free_port().unwrap(), free_port().unwrap(), free_port().unwrap());
     let issued = ca.issue(&["localhost", "127.0.0.1"]);
-    let root = folder.path().join("root");
-    let here = [
-        ("/etc/tidewaiter", root.join("etc/tidewaiter").display().to_string()),
-        ("/var/lib/tidewaiter", root.join("var/lib/tidewaiter").display().to_string()),
-        ("0.0.0.0:8443", format!("127.0.0.1:{events}")),
-        ("0.0.0.0:9464", format!("127.0.0.1:{admin}")),
-        ("REGISTRY", format!("localhost:{port}")),
-    ];
-    let here = here.into_iter().map(|(there, here)| (there.to_owned(), here)).collect();
-    let laid_out = Pod { root, here };
+    let node = |name: &str| {
+        let root = folder.path().join(name);
+        let here = [
+            ("/etc/tidewaiter", root.join("etc/tidewaiter").display().to_string()),
+            ("/var/lib/tidewaiter", root.join("var/lib/tidewaiter").display().to_string()),
+            ("0.0.0.0:8443", format!("127.0.0.1:{events}")),
+            ("0.0.0.0:9464", format!("127.0.0.1:{admin}")),
+            ("REGISTRY", format!("localhost:{port}")),
+        ];
+        Pod { root, here: here.into_iter().map(|(there, here)| (there.to_owned(), here)).collect() }
+    };
+    let laid_out = node("daemon");
     let secrets = BTreeMap::from([
         ("registry-ca", one("ca.crt", ca.pem())),
         ("tidewaiter-webhook", one("value", SECRET)),
@@ -157,6 +159,13 @@ async fn the_rendered_container_starts_judges_and_reads_changed_policies() {
         Ok(http.get_json(&firing).await?["violations"].as_array().and_then(|list| list.first().cloned()))
     });
     assert_eq!(violation.await.unwrap()["reason"], "missing-platform");
+
+    // `helm test` runs beside it, and finds nothing wrong.
+    let test = &object(&objects, "Pod", "tw-tidewaiter-doctor")["spec"];
+    let beside = node("doctor");
+    beside.mount(test, &objects, &secrets);
+    let output = beside.command(&test["containers"][0]).output().unwrap();
+    assert!(output.status.success(), "{}", told(&output));
 
     // The ConfigMap changes: the policy asks for no platforms any more, and the violation is over.
     let policies = object(&objects, "ConfigMap", "tw-tidewaiter-policies");
