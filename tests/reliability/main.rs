@@ -4,6 +4,11 @@
 //!
 //! Every run prints its seed and counts; `TIDEWAITER_SEED` repeats one.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test of its own is the edge: it reads its length and seed from the environment"
+)]
+
 #[path = "../support/mod.rs"]
 #[expect(dead_code, reason = "shared by the test binaries, each of which uses its own part")]
 mod support;

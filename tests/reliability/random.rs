@@ -7,7 +7,6 @@ impl Random {
     /// Seeded by `TIDEWAITER_SEED`, else by the time.
     pub fn new(what: &str) -> Random {
         let seed = std::env::var("TIDEWAITER_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or_else(|| {
-            #[expect(clippy::disallowed_methods, reason = "a seed, which is printed")]
             let now = std::time::SystemTime::now();
             now.duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64
         });

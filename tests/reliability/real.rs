@@ -58,7 +58,6 @@ pub struct Sent {
 }
 
 pub struct Real {
-    pub folder: tempfile::TempDir,
     pub shelf: Shelf,
     pub registry: Fake,
     pub sink: Fake,
@@ -68,11 +67,13 @@ pub struct Real {
     pub http: Http,
     pub events: String,
     pub store: PathBuf,
+    /// Last, so that the program has ended when its folder goes.
+    _folder: tempfile::TempDir,
 }
 
 impl Real {
-    /// Starts everything. The store lies in `store`, or beside the configuration; `wrap` may put a shell around the
-    /// program, as `ulimit` and `LD_PRELOAD` need one.
+    /// Starts everything. The store lies in `store`, or beside the configuration; `binary` may be a script around the
+    /// program.
     pub async fn start(store: Option<&Path>, binary: &Path) -> Real {
         let folder = tempfile::tempdir().unwrap();
         let ca = Ca::new();
@@ -118,7 +119,7 @@ sinks:
         let admin = format!("http://127.0.0.1:{admin}");
         let daemon = Daemon::start(binary, &path("tidewaiter.yaml"), &admin, http.clone()).await.unwrap();
         let events = format!("https://localhost:{events}/v1/events/hook");
-        Real { folder, shelf, registry, sink, sink_away, daemon, http, events, store }
+        Real { shelf, registry, sink, sink_away, daemon, http, events, store, _folder: folder }
     }
 
     /// Puts a push on the shelf and makes the event that tells of it.
@@ -195,14 +196,6 @@ sinks:
             }
         }
         (told, deliveries)
-    }
-
-    /// How many events wait, by the daemon's own word.
-    pub async fn waiting(&self) -> anyhow::Result<u64> {
-        let metrics = self.daemon.metrics().await?;
-        let line = metrics.lines().find(|line| line.starts_with("tidewaiter_queue_events"));
-        let line = line.ok_or_else(|| anyhow::anyhow!("no such series"))?;
-        Ok(line.rsplit(' ').next().unwrap_or_default().parse::<f64>()? as u64)
     }
 }
 
