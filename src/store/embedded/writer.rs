@@ -357,6 +357,9 @@ impl Writer {
             }
         }
         let begun = Instant::now();
+        if cfg!(sabotage = "ack_before_sync") {
+            done.drain(..).for_each(|piece| piece.answer(fault.as_ref()));
+        }
         let fault = fault.or_else(|| self.conn.execute_batch("COMMIT").map_err(StoreError::from).err());
         if let Some(fault) = &fault {
             self.after(fault);

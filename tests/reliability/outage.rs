@@ -1,0 +1,118 @@
+//! A registry that is away, slow or asks for a pause: nothing is lost, nothing is made up, the others go on (G-08 to
+//! G-10).
+
+use std::time::{Duration, Instant};
+
+use tidewaiter::store::{Paging, Store};
+
+use crate::house::{House, PATIENCE, client, event};
+use crate::shelf::{DEVICES, Mode, Shelf, index};
+use crate::size;
+use crate::support::program::eventually;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g08_a_registry_that_is_away_loses_nothing_and_no_verdict_is_made_up() {
+    let shelf = Shelf::default();
+    let fake = shelf.serve().await;
+    let mut house = House::new([client(&fake, Duration::from_secs(2), 100_000)]);
+    shelf.set(Mode::Broken);
+    house.start();
+    let (repositories, each) = (10, size(20, 300));
+    let begun = Instant::now();
+    for n in 0..each {
+        let mut batch = Vec::new();
+        for r in 0..repositories {
+            let (repository, tag) = (format!("iot/r{r}"), format!("1.{n}.0"));
+            let digest = shelf.put(&repository, &tag, &index(&DEVICES, &format!("{r}-{n}")));
+            batch.push(event(&fake, &repository, Some(&tag), Some(&digest), &format!("{r}-{n}"), house.now()));
+        }
+        house.tell(batch).await;
+        tokio::time::sleep(Duration::from_millis(if each > 100 { 100 } else { 20 })).await;
+    }
+    let away = begun.elapsed();
+    let asked = fake.seen().len();
+    assert_eq!(house.store.stats().await.unwrap().queued as usize, repositories * each);
+    assert_eq!(
+        house.store.verdicts(None, None, None, Paging { cursor: None, limit: 10 }).await.unwrap().items.len(),
+        0
+    );
+    assert_eq!((house.violations().await.len(), house.tags().await.len()), (0, 0));
+    // It is left alone: a probe now and then, whatever waits.
+    assert!(asked < 40 + 4 * away.as_secs() as usize, "{asked} requests in {away:?}");
+    shelf.set(Mode::Well);
+    let back = Instant::now();
+    house.quiet().await;
+    assert_eq!(house.tags().await, shelf.all());
+    assert_eq!(house.violations().await, vec![]);
+    house.stop().await;
+    println!(
+        "outage: {} events in {away:?} away, {asked} requests meanwhile; drained in {:?}; 0 lost",
+        repositories * each,
+        back.elapsed()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g09_a_registry_that_never_answers_holds_up_no_other() {
+    let (good, bad) = (Shelf::default(), Shelf::default());
+    let (good_fake, bad_fake) = (good.serve().await, bad.serve().await);
+    let timeout = Duration::from_secs(1);
+    let mut house = House::new([client(&good_fake, timeout, 100_000), client(&bad_fake, timeout, 100_000)]);
+    bad.set(Mode::Silent);
+    house.start();
+    // More repositories than there are places.
+    for r in 0..40 {
+        let repository = format!("iot/r{r}");
+        let digest = bad.put(&repository, "1.0.0", &index(&DEVICES, "1"));
+        house.tell(vec![event(&bad_fake, &repository, Some("1.0.0"), Some(&digest), "1", house.now())]).await;
+    }
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    let mut worst = Duration::ZERO;
+    for n in 0..size(20, 200) {
+        let tag = format!("1.{n}.0");
+        let digest = good.put("iot/a", &tag, &index(&DEVICES, &tag));
+        let begun = Instant::now();
+        house.tell(vec![event(&good_fake, "iot/a", Some(&tag), Some(&digest), &tag, house.now())]).await;
+        eventually("it is judged", PATIENCE, async || {
+            let tags = house.store.tags(&format!("{}/iot/a", good_fake.host()).parse()?, None, 1_000).await?;
+            Ok(tags.iter().any(|(t, _)| t.as_str() == tag).then_some(()))
+        })
+        .await
+        .unwrap();
+        worst = worst.max(begun.elapsed());
+    }
+    assert!(worst < Duration::from_millis(900), "{worst:?}");
+    bad.set(Mode::Well);
+    house.quiet().await;
+    assert_eq!(house.tags().await.len(), good.all().len() + bad.all().len());
+    house.stop().await;
+    println!("blackhole: the slowest of the others took {worst:?}; 0 lost");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g10_no_request_before_the_time_that_the_registry_asked_for() {
+    let shelf = Shelf::default();
+    let fake = shelf.serve().await;
+    let mut house = House::new([client(&fake, Duration::from_secs(2), 100_000)]);
+    shelf.set(Mode::Throttled(3));
+    house.start();
+    for r in 0..30 {
+        let repository = format!("iot/r{r}");
+        let digest = shelf.put(&repository, "1.0.0", &index(&DEVICES, "1"));
+        house.tell(vec![event(&fake, &repository, Some("1.0.0"), Some(&digest), "1", house.now())]).await;
+    }
+    eventually("it was asked", PATIENCE, async || Ok((!fake.seen().is_empty()).then_some(()))).await.unwrap();
+    let first = fake.seen()[0].at;
+    shelf.set(Mode::Well);
+    house.quiet().await;
+    // Those in flight when the first answer came do not count.
+    let early = fake
+        .seen()
+        .iter()
+        .map(|s| s.at - first)
+        .filter(|d| *d > Duration::from_millis(300) && *d < Duration::from_millis(2_900))
+        .count();
+    assert_eq!(early, 0);
+    assert_eq!(house.tags().await, shelf.all());
+    house.stop().await;
+}
