@@ -61,10 +61,10 @@ struct Actor {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 #[expect(dead_code, reason = "read as a whole, as such a program does")]
 struct Source {
     addr: String,
+    #[serde(rename = "instanceID")]
     instance_id: String,
 }
 
