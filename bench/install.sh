@@ -3,7 +3,7 @@
 # in an environment of their own below the build folder.
 set -euo pipefail
 here=$(dirname "$0")
-"$here/../tests/install.sh" nginx-light webhook python3-venv util-linux
+"$here/../tests/install.sh" nginx webhook python3-venv util-linux
 
 venv=${CARGO_TARGET_DIR:-$here/../target}/bench-venv
 if ! "$venv/bin/python" -c 'import fastapi, uvicorn' 2>/dev/null; then
