@@ -203,7 +203,7 @@ fn images<'a>(
             let Content::Single(single) = &manifest.parsed.as_ref().ok()?.content else { return None };
             let config = world.configs.get(&single.config.digest)?;
             let (stated, own) = (entry.platform()?, config.parsed.as_ref().ok()?.platform()?);
-            if manifest.size != entry.size || config.size != single.config.size || !stated.agrees_with(&own) {
+            if manifest.size != entry.size || config.size != single.config.size || !stated.agrees_with(own) {
                 return None;
             }
             found.push((stated, &entry.digest));

@@ -3,6 +3,8 @@
 //! `cargo bench --bench figures -- [SUITE]...` runs some of the suites only. The same program plays the bare
 //! server and the load, each in a process of its own on a core of its own.
 
+#![expect(clippy::disallowed_methods, reason = "a bench measures by the real time, and writes where cargo builds")]
+
 mod acknowledge;
 mod audit;
 mod daemon;

@@ -1,5 +1,7 @@
 //! What proves who sends is fetched from where the configuration says and nowhere else, seldom, and in bounds.
 
+#![expect(clippy::disallowed_methods, reason = "tokens are made for the real time, as a sender makes them")]
+
 #[expect(dead_code, reason = "shared by the test binaries, each of which uses its own part")]
 mod support;
 

@@ -1,6 +1,8 @@
 //! Senders beside the whole program: what a push told several times, a push asked about beforehand, and a body that
 //! cannot be read come to, with a real registry behind.
 
+#![expect(clippy::disallowed_methods, reason = "events are dated by the real time, as a sender dates them")]
+
 #[expect(dead_code, reason = "shared by the test binaries, each of which uses its own part")]
 mod support;
 

@@ -21,7 +21,7 @@ use crate::alert;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, StoreUrl};
 use crate::identity::Subscriptions;
-use crate::intake::{Hooks, Intake, Retried, Sources};
+use crate::intake::{Hooks, Intake, Sources};
 use crate::listen::{SelfSigned, Tls};
 use crate::metrics::{Listener, Metrics};
 use crate::pipeline::{Pipeline, Reconcile};
