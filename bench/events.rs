@@ -14,7 +14,6 @@ const HEADERS: &str = include_str!("../tests/data/events/distribution/captured-v
 
 /// The payload as its documentation has it: what a program would write that trusts its sender.
 #[derive(Deserialize)]
-#[expect(dead_code, reason = "read as a whole, as such a program does")]
 struct Envelope {
     events: Vec<Event>,
 }
