@@ -490,7 +490,7 @@ async fn the_record_is_read_from_the_store_and_from_the_daemon_alike() {
     let by_daemon = (run(&["history", &tag, "-o", "json"]).json(), run(&["violations"]).out);
     assert_eq!(by_store, by_daemon);
     desk.run(&["violations", "--server", &format!("http://{admin}")]).with(0).out("immutable");
-    run(&["dead-letters", "--retry"]).with(0).out("0 could be read now");
+    run(&["dead-letters", "--retry"]).with(0).err("0 could be read now");
     run(&["audit", &host, "--record"]).with(2).err("in use by another process").err("keeps the baseline itself");
     run(&["doctor"]).with(0).out("in use by a running daemon");
     run(&["store", "verify"]).with(0).out("is whole");

@@ -127,8 +127,7 @@ pub(super) async fn watch<S: Store>(
     pipeline: Pipeline<S>,
     stop: CancellationToken,
 ) {
-    pipeline.policies_changed().await;
-    let Policies::Paths(paths) = &policies else { return };
+    let Policies::Paths(paths) = &policies else { return pipeline.policies_changed().await };
     let changed = Arc::new(Notify::new());
     let mut watcher = {
         let changed = changed.clone();
@@ -144,6 +143,9 @@ pub(super) async fn watch<S: Store>(
             }
         }
     }
+    pipeline.policies_changed().await;
+    // What changed between the first reading and the watch made no notice.
+    changed.notify_one();
     let mut told: Option<String> = None;
     loop {
         tokio::select! {

@@ -117,9 +117,8 @@ impl Api {
                 pairs.append_pair("cursor", cursor);
             }
             let mut page = self.ask(Method::GET, &format!("/api/v1/{name}?{}", pairs.finish()), None).await?;
-            // The array is called after the path, in camel case.
-            let field = if name == "dead-letters" { "deadLetters" } else { name };
-            let Value::Array(list) = page[field].take() else {
+            // The array is called after the path.
+            let Value::Array(list) = page[name].take() else {
                 return Err(Refusal::NoAnswer(format!("{} does not answer as a tidewaiter daemon does", self.base)));
             };
             items.extend(list);

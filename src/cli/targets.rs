@@ -50,6 +50,12 @@ impl Target {
             ))
             .help(format!("convert it first, as in `skopeo copy {shown} oci:image:1.0.1`")));
         }
+        // `bitnami/redis:7` reads as a host called `bitnami`; nobody has one of that name.
+        if text.contains('/') && !host_like(text) && format!("docker.io/{text}").parse::<Reference>().is_ok() {
+            return Err(Failure::say(format!("`{shown}` names no registry")).help(format!(
+                "a reference begins with its registry; if Docker Hub is meant, write `docker.io/{shown}`"
+            )));
+        }
         reference(text).map(Target::Image)
     }
 }

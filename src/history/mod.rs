@@ -110,8 +110,10 @@ pub struct Period {
 /// period and the latest ones, so the middle is dropped first.
 pub const SIGHTINGS_MAX: usize = 256;
 
-/// How far back a sender's time is believed: senders retry for a day.
-const BELIEVED: SignedDuration = SignedDuration::from_hours(24);
+/// How far before our look a sender's time is believed. Long enough for a queue that was stuck, so that a move
+/// whose two events come late is still one; short enough that nobody dates a push to before last year's policy or
+/// to before a tag that has long been watched (T-22).
+const BELIEVED: SignedDuration = SignedDuration::from_hours(1);
 
 /// The evidence about one tag, sorted by time and free of what adds nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -324,6 +326,30 @@ mod tests {
         history.add(look(Some("a"), 10), t(10));
         history.add(event("b", 5, Known::Observed), t(12));
         assert_eq!(names(&history), [Some(d("a")), Some(d("b"))]);
+    }
+
+    #[test]
+    fn t22_a_backdated_event_changes_neither_the_beginning_nor_the_order() {
+        let day = 86_400;
+        let report = |name: &str, at: i64| Some(Report { digest: Some(d(name)), at: t(at), actor: None });
+        let shows = |name: &str, at: i64| Look { digest: Some(d(name)), at: t(at) };
+        let mut history = TagHistory::default();
+        history.witness(report("image", 0), &shows("image", 1), Origin::Event);
+        history.witness(report("index", 600), &shows("index", 601), Origin::Event);
+        let before = history.periods();
+        // The digest that the tag has, dated years back: nothing is older for it.
+        history.witness(report("index", -700 * day), &shows("index", 700), Origin::Event);
+        // The same, dated to just after the first push, where another digest was seen.
+        history.witness(report("index", 0), &shows("index", 800), Origin::Event);
+        assert_eq!(
+            history.periods().iter().map(|p| &p.digest).collect::<Vec<_>>(),
+            before.iter().map(|p| &p.digest).collect::<Vec<_>>()
+        );
+        assert_eq!(history.first_seen(&d("index")), Some(t(601)));
+        // Another digest, dated to before a tag that is watched for two days: it is put where it can have been.
+        history.witness(report("other", -day), &shows("index", 2 * day), Origin::Event);
+        assert_eq!(history.periods()[0].digest, Some(d("image")));
+        assert_eq!(history.current(), Some(&d("index")));
     }
 
     #[test]

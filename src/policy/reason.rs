@@ -230,13 +230,6 @@ impl Reason {
     }
 }
 
-impl Reason {
-    /// Whether this only says something worth knowing, whatever the requirement's severity: nothing is violated.
-    pub fn is_note(self) -> bool {
-        matches!(self, Reason::SameImages | Reason::RepeatedEntry)
-    }
-}
-
 impl From<CauseKind> for Reason {
     fn from(kind: CauseKind) -> Reason {
         match kind {

@@ -219,11 +219,11 @@ pub struct Verdict {
 
 impl Verdict {
     /// The outcome that the findings make: a violation outweighs an error, an error a pending finding.
-    /// Notes leave a pass a pass.
+    /// Findings of severity info are notes; they leave a pass a pass.
     pub fn outcome_of(findings: &[Finding], ignored: bool) -> Outcome {
         let worst = findings
             .iter()
-            .filter(|f| !f.reason.is_note())
+            .filter(|f| f.severity > Severity::Info || f.is_error())
             .filter(|f| f.state != State::Resolved)
             .filter(|f| !(f.is_error() && cfg!(sabotage = "fail_open")))
             .map(|f| match (f.is_error(), f.state) {

@@ -125,7 +125,7 @@ fn concerns(violation: &Violation, verdict: &Verdict, class: &str) -> bool {
 }
 
 fn counts(finding: &Finding) -> bool {
-    !finding.is_error() && !finding.reason.is_note()
+    !finding.is_error() && finding.severity > Severity::Info
 }
 
 /// Several findings of one requirement are one violation: the worst names it, all messages are kept.

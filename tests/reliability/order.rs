@@ -91,13 +91,14 @@ async fn g12_any_order_and_any_copies_come_to_one_history_and_one_decision() {
             let name = format!("{}/{repository}", fake.host());
             assert_eq!(history(&house, &name).await, told, "{repository}");
             // A move is told once. A late word of one more move that was undone is one more thing to tell, so a tag
-            // that came back may be told of as often as it moved; one that moved once, exactly once.
+            // that came back may be told of as often as it was really moved; one that moved once, exactly once.
+            let really = digests.windows(2).filter(|pair| pair[0] != pair[1]).count();
             let of_tag = format!("{name}:1.0.0");
             let fired = alerts.iter().filter(|(tag, requirement, edge)| {
                 *tag == of_tag && requirement == "immutable" && *edge == Edge::Fired
             });
             let (fired, moves) = (fired.count(), told.len() - 1);
-            assert!(fired <= moves && fired >= moves.min(1), "{repository}: {fired} for {told:?}");
+            assert!(fired <= really && fired >= moves.min(1), "{repository}: {fired} for {told:?}");
             let open = violations
                 .iter()
                 .any(|row| row.repository.to_string() == name && row.violation.key.rule.as_str() == "immutable");

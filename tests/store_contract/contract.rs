@@ -340,6 +340,12 @@ pub async fn t15_dead_letters_are_kept_as_they_came<S: Store>(store: S) {
 }
 
 pub async fn an_accepted_digest_stays_with_its_tag<S: Store>(store: S) {
+    // Only what the tag points to can be accepted, not what somebody means to push.
+    let early = store.accept(&repo("a"), &tag("1"), &d("new"), "rebuilt on purpose", t(5)).await;
+    assert!(matches!(early, Err(StoreError::NotCurrent(_))), "{early:?}");
+    write(&store, "a", 4, Step { tags: vec![update("1", Some("new"), 4)], ..Step::default() }).await;
+    let other = store.accept(&repo("a"), &tag("1"), &d("other"), "rebuilt on purpose", t(5)).await;
+    assert!(matches!(other, Err(StoreError::NotCurrent(_))), "{other:?}");
     store.accept(&repo("a"), &tag("1"), &d("new"), "rebuilt on purpose", t(5)).await.unwrap();
     write(&store, "a", 6, Step { tags: vec![update("1", Some("new"), 6)], ..Step::default() }).await;
     let tags = store.tags(&repo("a"), None, 10).await.unwrap();

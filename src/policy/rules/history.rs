@@ -5,7 +5,7 @@ use super::super::observation::{Fact, StoredManifest, TagRecord};
 use super::super::reason::Reason;
 use super::super::set::{Class, Setting};
 use super::super::verdict::{Finding, Rule, State};
-use crate::history::{Known, Period};
+use crate::history::Period;
 use crate::image::{Descriptor, Digest, Index};
 
 /// `immutable`: the tag has pointed to one digest ever since it was first seen.
@@ -34,11 +34,7 @@ pub(in super::super) fn immutable(
     {
         periods.drain(..=gone);
     }
-    // What was only reported to have been before the registry first showed the tag is no baseline: an event
-    // alone makes no history (T-22).
-    let mut present: Vec<&Period> = periods.iter().filter(|p| p.digest.is_some()).collect();
-    let observed = present.iter().position(|p| p.known == Known::Observed).unwrap_or(present.len());
-    present.drain(..observed);
+    let present: Vec<&Period> = periods.iter().filter(|p| p.digest.is_some()).collect();
     let Some(first) = present.first() else { return Met::Yes };
     let accepted = record.accepted.as_ref().map(|(digest, _)| digest.clone());
     let (mut baseline, mut skip) = (accepted.clone().or_else(|| first.digest.clone()), 0);
