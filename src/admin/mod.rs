@@ -1,7 +1,7 @@
 //! The admin listener: health, metrics, the JSON API and a page for people.
 //!
 //! On an own port, loopback unless configured otherwise. Every route stands in one table with what it asks of
-//! the caller ([`routes`]); whatever changes state needs a credential, always (T-63). It reads and writes the
+//! the caller (`routes`); whatever changes state needs a credential, always (T-63). It reads and writes the
 //! store, and has `check` done by a hook; it calls nobody.
 
 mod access;

@@ -1,7 +1,7 @@
 //! The events listener: who may send, what was sent, and an answer only after it is durably recorded.
 //!
 //! A request goes route → head → credential → body → signature → format → registry → store → answer. What
-//! goes wrong on the way is a [`respond::Refusal`], and only `respond` turns one into a status. This room
+//! goes wrong on the way is a `respond::Refusal`, and only `respond` turns one into a status. This room
 //! touches incoming connections and the store; it never calls anybody, least of all a host that an event names.
 
 mod auth;
