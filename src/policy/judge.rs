@@ -157,28 +157,13 @@ pub fn affected(set: &PolicySet, observation: &Observation, changes: &[Change]) 
                         continue;
                     }
                     neighbours(&mut gather, n, policy, tag, changes, &mut targets);
-                    for digest in [old, new].into_iter().flatten() {
-                        // Whatever shares the digest is at this version, or is so no more.
-                        if policy.membership(tag).is_some_and(|m| policy.classes[m.class].is_followed) {
-                            tags_on(&mut gather, n, digest, &mut targets);
-                        }
-                        if policy.classes.iter().any(|c| matches!(&c.require.members_tagged, Some((_, None)))) {
-                            tags_above(&mut gather, n, digest, &mut targets);
-                        }
+                    // What the tag left or came to may be gone or back with it, and whatever shares it is at this
+                    // version, or is so no more.
+                    for digest in old.iter().chain(new.as_ref().filter(|new| old.as_ref() != Some(new))) {
+                        led_to(&mut gather, n, policy, digest, changes, &mut targets);
                     }
                 }
-                Change::Manifest(digest) => {
-                    let mut tags = BTreeSet::new();
-                    tags_on(&mut gather, n, digest, &mut tags);
-                    tags_above(&mut gather, n, digest, &mut tags);
-                    // What a tag leads to concerns its followers too, and the next version up.
-                    for target in &tags {
-                        if let Target::Tag(_, tag) = target {
-                            neighbours(&mut gather, n, policy, tag, changes, &mut targets);
-                        }
-                    }
-                    targets.extend(tags);
-                }
+                Change::Manifest(digest) => led_to(&mut gather, n, policy, digest, changes, &mut targets),
             }
         }
     }
@@ -251,6 +236,26 @@ fn neighbours(
     // What is expected beside this tag, of its own class or another: a repository that has one tag must have these.
     let expecting = policy.classes.iter().enumerate().filter(|(_, other)| other.expected.is_some());
     targets.extend(expecting.map(|(c, _)| Target::Class(n, c)));
+}
+
+/// The tags that lead to a manifest, directly or through indexes, and what is related to them.
+fn led_to(
+    gather: &mut Gather<'_>,
+    n: usize,
+    policy: &Policy,
+    digest: &Digest,
+    changes: &[Change],
+    targets: &mut BTreeSet<Target>,
+) {
+    let mut tags = BTreeSet::new();
+    tags_on(gather, n, digest, &mut tags);
+    tags_above(gather, n, digest, &mut tags);
+    for target in &tags {
+        if let Target::Tag(_, tag) = target {
+            neighbours(gather, n, policy, tag, changes, targets);
+        }
+    }
+    targets.extend(tags);
 }
 
 fn tags_on(gather: &mut Gather<'_>, n: usize, digest: &Digest, targets: &mut BTreeSet<Target>) {
