@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use hyper::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::query::{Query, quote};
 use super::respond::{self, Fault};
@@ -15,7 +15,7 @@ use crate::image::{Host, Reference, RepositoryName, Tag};
 use crate::listen::Answer;
 use crate::policy::{self, Fact, Question, State};
 use crate::report::{dead_letter_json, event_json, history_json, listing_json, violation_json};
-use crate::store::{Paging, Recheck, Store, ViolationFilter};
+use crate::store::{DeadLetter, Paging, Recheck, Store, ViolationFilter};
 
 /// Longest reason of an acceptance, in characters.
 const REASON_CHARS_MAX: usize = 1_000;
@@ -108,17 +108,10 @@ pub(super) async fn events<S: Store>(
     let mut query = Query::read(query, &["since", "source", "id", "limit", "cursor"])?;
     let since = query.text("since").map(|text| since(&text, now)).transpose()?;
     let (source, id) = (query.text("source"), query.text("id"));
-    let page = store.events(since, source, id, query.paging()?).await?;
-    let items = page.items.iter().map(|row| marked(event_json(row), &row.source, open)).collect();
+    let mut page = store.events(since, source, id, query.paging()?).await?;
+    page.items.iter_mut().for_each(|row| row.unauthenticated = open.contains(&row.source));
+    let items = page.items.iter().map(event_json).collect();
     Ok(respond::json(StatusCode::OK, &listing_json("events", items, page.next.as_deref())))
-}
-
-/// `item` with a mark where its source takes events from anybody: nobody vouches for what it says.
-fn marked(mut item: Value, source: &str, open: &HashSet<String>) -> Value {
-    if open.contains(source) {
-        item["unauthenticated"] = json!(true);
-    }
-    item
 }
 
 /// A time, or how long ago.
@@ -136,7 +129,14 @@ pub(super) async fn dead_letters<S: Store>(store: &S, open: &HashSet<String>, qu
     let paging = query.paging()?;
     // Each is read whole, and may have a mebibyte.
     let page = store.dead_letters(Paging { limit: paging.limit.min(DEAD_LETTERS_MAX), ..paging }).await?;
-    let items = page.items.iter().map(|letter| marked(dead_letter_json(letter), &letter.source, open)).collect();
+    let item = |letter: &DeadLetter| {
+        let mut item = dead_letter_json(letter);
+        if open.contains(&*letter.source) {
+            item["unauthenticated"] = json!(true);
+        }
+        item
+    };
+    let items = page.items.iter().map(item).collect();
     Ok(respond::json(StatusCode::OK, &listing_json("dead-letters", items, page.next.as_deref())))
 }
 

@@ -265,7 +265,11 @@ pub(super) async fn events(args: Events, terminal: &Terminal) -> Result<u8, Fail
     let since = args.since.as_deref().map(moment).transpose()?;
     let record = Record::open(&args.listing.place).await?;
     if !args.follow {
-        let (found, more) = read_events(&record, since, args.source.as_deref(), args.listing.most()).await?;
+        let (mut found, more) = read_events(&record, since, args.source.as_deref(), args.listing.most()).await?;
+        if let (Record::Store(_), Some(config)) = (&record, configuration(args.listing.place.config.as_deref())?) {
+            let open = |name: &str| config.sources.iter().any(|s| s.name == name && s.auth.is_none());
+            found.iter_mut().for_each(|row| row.unauthenticated = open(&row.source));
+        }
         let text = events_text(&found, &terminal.listing());
         return args.listing.show(terminal, "events", found.iter().map(event_json).collect(), text, more);
     }

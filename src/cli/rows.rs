@@ -98,6 +98,7 @@ pub(super) fn event(value: &Value) -> Result<EventRow, Failure> {
         number: 0,
         id: row.text("id").map(str::to_owned),
         source: visible(row.text("source").unwrap_or_default()),
+        unauthenticated: value["unauthenticated"] == true,
         received_at: row.parsed("receivedAt")?,
         action: row.word("action", |word| ACTIONS.into_iter().find(|a| a.as_str() == word))?,
         repository: row.repository()?,

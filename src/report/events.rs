@@ -7,14 +7,20 @@ use super::text::style::{Glyph, Style};
 use super::{Options, moment, visible};
 use crate::store::{DeadLetter, EventRow};
 
+/// Stands beside a source that takes events from anybody.
+const UNAUTHENTICATED: &str = " (unauthenticated)";
 /// How much of a dead letter's body is shown, in characters: enough to see what it is.
 const EXCERPT_CHARS_MAX: usize = 1_000;
 
-/// One event, as the admin API lists it; `fault` is additive and there only with a fault.
+/// One event, as the admin API lists it; `fault` is additive and there only with a fault,
+/// `unauthenticated` only where it is true.
 pub fn event_json(row: &EventRow) -> Value {
     let mut object = Map::new();
     object.insert("id".into(), json!(row.id));
     object.insert("source".into(), json!(row.source));
+    if row.unauthenticated {
+        object.insert("unauthenticated".into(), json!(true));
+    }
     object.insert("receivedAt".into(), json!(row.received_at.to_string()));
     object.insert("action".into(), json!(row.action.as_str()));
     object.insert("registry".into(), json!(row.repository.host.as_str()));
@@ -56,7 +62,7 @@ pub fn dead_letters_text(letters: &[Value], options: &Options) -> String {
     let mut text = String::new();
     for letter in letters {
         let received = letter["receivedAt"].as_str().and_then(|text| text.parse().ok());
-        let mark = if letter["unauthenticated"] == true { " (unauthenticated)" } else { "" };
+        let mark = if letter["unauthenticated"] == true { UNAUTHENTICATED } else { "" };
         text += &format!(
             "{}   {}{mark}   {} bytes\n",
             received.map_or_else(String::new, moment),
@@ -105,7 +111,7 @@ fn cells(row: &EventRow, style: &Style) -> Vec<String> {
     let none = style.glyph(Glyph::None);
     vec![
         moment(row.received_at),
-        style.text(&row.source),
+        style.text(&row.source) + if row.unauthenticated { UNAUTHENTICATED } else { "" },
         row.id.as_deref().map_or(none.to_owned(), |id| style.cut(&style.text(id), ID_CHARS_MAX)),
         row.action.as_str().to_owned(),
         row.digest.as_ref().map_or(none.to_owned(), |d| d.short().to_owned()),

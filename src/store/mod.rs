@@ -325,6 +325,9 @@ pub struct EventRow {
     pub id: Option<String>,
     /// The source.
     pub source: String,
+    /// Whether that source takes events from anybody: nobody vouches for what it says. The configuration knows, the
+    /// store does not, and says `false`.
+    pub unauthenticated: bool,
     /// When it was received.
     pub received_at: Timestamp,
     /// What the sender said happened.

@@ -83,6 +83,7 @@ fn events() -> Vec<EventRow> {
         number: 7,
         id: Some("cb8c3971-9adc-488b-xxxx-43cbb4974ff5".into()),
         source: "contoso-acr".into(),
+        unauthenticated: false,
         received_at: now(),
         action: Action::Push,
         repository: repository(),
@@ -94,6 +95,7 @@ fn events() -> Vec<EventRow> {
     let retrying = EventRow {
         number: 8,
         id: Some(HOSTILE[3].into()),
+        unauthenticated: true,
         tag: None,
         digest: None,
         action: Action::Delete,

@@ -298,6 +298,7 @@ pub(super) fn events(
             number,
             id: row.get(1)?,
             source: row.get(2)?,
+            unauthenticated: false,
             received_at: time(received_at),
             action: codec::action(&row.get::<_, String>(4)?)?,
             repository: codec::repository(&row.get::<_, String>(5)?, &row.get::<_, String>(6)?)?,
