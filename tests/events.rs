@@ -551,7 +551,7 @@ fn a_subscription_names_its_topic_and_address() {
 #[test]
 fn formats_have_the_published_names() {
     let names = "acr event-grid distribution harbor docker-hub quay github gitlab artifactory ecr \
-                 google-artifact-registry zot gitea nexus alibaba angos";
+                 google-artifact-registry zot gitea nexus alibaba angos msr";
     assert_eq!(
         Format::ALL.iter().map(|f| f.as_str()).collect::<Vec<_>>(),
         names.split_whitespace().collect::<Vec<_>>()

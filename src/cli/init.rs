@@ -170,6 +170,7 @@ fn register(format: Format) -> &'static str {
         Format::Nexus => include_str!("register/nexus.md"),
         Format::Alibaba => include_str!("register/alibaba.md"),
         Format::Angos => include_str!("register/angos.md"),
+        Format::Msr => include_str!("register/msr.md"),
     }
 }
 
@@ -195,7 +196,7 @@ fn prefix(format: Format) -> &'static str {
 /// How the sender proves itself, as the configuration says it.
 fn authenticity(format: Format) -> String {
     let by = match format {
-        Format::DockerHub | Format::Quay | Format::Alibaba => "query: token",
+        Format::DockerHub | Format::Quay | Format::Alibaba | Format::Msr => "query: token",
         Format::Github => "hmac: X-Hub-Signature-256, prefix: \"sha256=\"",
         Format::Gitea => "hmac: X-Gitea-Signature",
         Format::Nexus => "hmac: X-Nexus-Webhook-Signature, algorithm: sha1",

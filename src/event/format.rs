@@ -8,7 +8,7 @@ use super::text::quote;
 use super::{Parsed, Request};
 use super::{
     acr, alibaba, angos, artifactory, distribution, docker_hub, ecr, event_grid, gitea, github,
-    google_artifact_registry, harbor, nexus, quay, zot,
+    google_artifact_registry, harbor, msr, nexus, quay, zot,
 };
 
 /// Not the name of a format.
@@ -68,6 +68,7 @@ formats! {
     Nexus "nexus" nexus "Sonatype Nexus repository.",
     Alibaba "alibaba" alibaba "Alibaba Cloud Container Registry.",
     Angos "angos" angos "angos.",
+    Msr "msr" msr "Mirantis Secure Registry.",
 }
 
 /// Largest body of a sender that tells of one thing at a time, in bytes.

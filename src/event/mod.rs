@@ -30,6 +30,7 @@ mod gitea;
 mod github;
 mod google_artifact_registry;
 mod harbor;
+mod msr;
 mod nexus;
 mod quay;
 mod zot;
