@@ -2,12 +2,12 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 use crate::harness::{Figure, Goal, Pair, median, of_this_disk};
-use crate::roles::{Load, Process, SERVER_CORE, load};
+use crate::roles::{LOAD_CORE, Load, Process, SERVER_CORE, load};
 use crate::support::program::free_port;
 use crate::support::stage::write;
 use crate::support::tls::Ca;
@@ -123,7 +123,26 @@ pub fn run() -> anyhow::Result<Vec<Figure>> {
         ));
     }
     drop(nginx);
+    figures.push(connections(servers.folder.path())?);
     Ok(figures)
+}
+
+/// What a connection costs that is kept open after an event, in a listener that has served nobody else.
+fn connections(folder: &Path) -> anyhow::Result<Figure> {
+    const CONNECTIONS: usize = 1_000;
+    let (server, port) = start(folder, "intake", &[&path(folder, "held.db")])?;
+    let before = server.resident();
+    let arguments = ["hold", &port.to_string(), &CONNECTIONS.to_string(), &path(folder, "tls.crt")];
+    let _holder = Process::role(LOAD_CORE, &arguments, folder)?;
+    let begun = Instant::now();
+    while !folder.join("held").exists() {
+        anyhow::ensure!(begun.elapsed() < Duration::from_secs(60), "the connections are not there in a minute");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let each = (server.resident() - before) / CONNECTIONS as f64;
+    let name = "memory of a connection that is kept";
+    Ok(Figure::absolute(name, each, "KiB", Goal::AtMost(25.0))
+        .noted("over 1,000 connections, the store's share included"))
 }
 
 /// Seconds that appending 1 KiB and making it durable takes, on the load's core as a sender would wait for it.

@@ -42,7 +42,7 @@ async fn audit() -> anyhow::Result<Vec<Figure>> {
         indexes.push(index.root.bytes.clone());
     }
     let media_type = "application/vnd.oci.image.index.v1+json";
-    in_flight(IMAGES..TAGS, |n| {
+    in_flight(IN_FLIGHT, IMAGES..TAGS, |n| {
         let (http, body) = (http.clone(), indexes[n % IMAGES].clone());
         let url = format!("https://{host}/v2/{REPOSITORY}/manifests/{}", tag(n));
         async move {
@@ -66,7 +66,7 @@ async fn audit() -> anyhow::Result<Vec<Figure>> {
         let audited = begun.elapsed().as_secs_f64();
         anyhow::ensure!(output.status.success(), "audit: {}", String::from_utf8_lossy(&output.stderr));
         let begun = Instant::now();
-        in_flight(0..TAGS, |n| {
+        in_flight(IN_FLIGHT, 0..TAGS, |n| {
             let (http, url) = (http.clone(), format!("https://{host}/v2/{REPOSITORY}/manifests/{}", tag(n)));
             async move {
                 let answer = http.send(Method::GET, &url, &[("accept", media_type)], "").await?;
@@ -95,13 +95,17 @@ fn tag(n: usize) -> String {
 }
 
 /// Runs a job for each number, so many at once.
-async fn in_flight<F>(numbers: std::ops::Range<usize>, job: impl Fn(usize) -> F) -> anyhow::Result<()>
+pub async fn in_flight<F>(
+    at_once: usize,
+    numbers: std::ops::Range<usize>,
+    job: impl Fn(usize) -> F,
+) -> anyhow::Result<()>
 where
     F: Future<Output = anyhow::Result<()>> + Send + 'static,
 {
-    let mut lanes: Vec<Vec<F>> = (0..IN_FLIGHT).map(|_| Vec::new()).collect();
+    let mut lanes: Vec<Vec<F>> = (0..at_once).map(|_| Vec::new()).collect();
     for n in numbers {
-        lanes[n % IN_FLIGHT].push(job(n));
+        lanes[n % at_once].push(job(n));
     }
     let mut running = tokio::task::JoinSet::new();
     for lane in lanes {

@@ -38,22 +38,22 @@ pub const SHALLOW: &str = "apiVersion: tidewaiter.dev/v1\nkind: TagPolicy\nmetad
 /// One that has to see every image.
 const DEEP: &str = "apiVersion: tidewaiter.dev/v1\nkind: TagPolicy\nmetadata: {name: deep}\nspec:\n  repositories: [\"**\"]\n  classes:\n    - {name: version, form: \"{major}.{minor}.{patch}\", require: {immutable: true, index: true, intact: true, platforms: {all: [linux/amd64, linux/arm64, linux/arm/v7]}}}\n";
 
-struct Place {
-    folder: TempDir,
-    ca: Ca,
-    events: u16,
-    admin: u16,
+pub struct Place {
+    pub folder: TempDir,
+    pub ca: Ca,
+    pub events: u16,
+    pub admin: u16,
 }
 
 impl Place {
-    /// A folder with everything that the daemon needs to serve one registry.
-    fn new(host: &str, policy: &str) -> anyhow::Result<Place> {
+    /// A folder with everything that the daemon needs to serve one registry, with `more` settings of it.
+    pub fn new(host: &str, policy: &str, more: &str) -> anyhow::Result<Place> {
         let place = Place { folder: of_this_disk()?, ca: Ca::new(), events: free_port()?, admin: free_port()? };
-        place.write(host, policy)?;
+        place.write(host, policy, more)?;
         Ok(place)
     }
 
-    fn write(&self, host: &str, policy: &str) -> anyhow::Result<()> {
+    fn write(&self, host: &str, policy: &str, more: &str) -> anyhow::Result<()> {
         let path = |name: &str| self.folder.path().join(name);
         let issued = self.ca.issue(&["localhost", "127.0.0.1"]);
         write(&path("ca.crt"), self.ca.pem())?;
@@ -63,7 +63,7 @@ impl Place {
         write(&path("policy.yaml"), policy)?;
         let (events, admin) = (self.events, self.admin);
         let config = format!(
-            "listen: {{events: \"127.0.0.1:{events}\", admin: \"127.0.0.1:{admin}\"}}\ntls: {{certificate: tls.crt, key: tls.key}}\nstore: {{url: \"sqlite:tidewaiter.db\"}}\npolicies: [policy.yaml]\nregistries:\n  - {{host: \"{host}\", ca: ca.crt, allowPrivate: true}}\nsources:\n  - {{name: local, format: distribution, registry: \"{host}\", auth: {{header: Authorization, valueFiles: [secret]}}}}\n"
+            "listen: {{events: \"127.0.0.1:{events}\", admin: \"127.0.0.1:{admin}\"}}\ntls: {{certificate: tls.crt, key: tls.key}}\nstore: {{url: \"sqlite:tidewaiter.db\"}}\npolicies: [policy.yaml]\nregistries:\n  - {{host: \"{host}\", {more}ca: ca.crt, allowPrivate: true}}\nsources:\n  - {{name: local, format: distribution, registry: \"{host}\", auth: {{header: Authorization, valueFiles: [secret]}}}}\n"
         );
         write(&path("tidewaiter.yaml"), &config)
     }
@@ -77,7 +77,7 @@ pub fn run() -> anyhow::Result<Vec<Figure>> {
 }
 
 fn start_and_rest() -> anyhow::Result<Vec<Figure>> {
-    let place = Place::new("localhost:5000", include_str!("../policies/iot-edge-module.yaml"))?;
+    let place = Place::new("localhost:5000", include_str!("../policies/iot-edge-module.yaml"), "")?;
     let mut starts = Vec::new();
     let mut resident = 0.0;
     for n in 0..STARTS {
@@ -131,7 +131,7 @@ async fn verdicts() -> anyhow::Result<Vec<Figure>> {
     for (policy, what, needed) in [(SHALLOW, "one request", 1.0), (DEEP, "seven requests", 7.0)] {
         let port = free_port()?;
         let host = format!("localhost:{port}");
-        let place = Place::new(&host, policy)?;
+        let place = Place::new(&host, policy, "")?;
         let folder = place.folder.path().join("registry");
         let setup = Setup { tls: Some(&place.ca), folder: Some(&folder), port: Some(port), ..Setup::default() };
         let registry = RealRegistry::start(setup).await;
@@ -237,28 +237,11 @@ async fn send(
 ) -> anyhow::Result<()> {
     let mut tick = tokio::time::interval(Duration::from_secs(1) / RATE);
     let mut sent = tokio::task::JoinSet::new();
-    for (n, (repository, version, digest)) in pushed.iter().enumerate() {
+    for (n, push) in pushed.iter().enumerate() {
         if n >= at_once {
             tick.tick().await;
         }
-        let body = json!({"events": [{
-            "id": format!("{repository}:{version}"),
-            "timestamp": jiff::Timestamp::now().to_string(),
-            "action": "push",
-            "target": {
-                "mediaType": "application/vnd.oci.image.index.v1+json",
-                "digest": digest,
-                "size": 1_000,
-                "length": 1_000,
-                "repository": repository,
-                "tag": version,
-                "url": format!("https://{host}/v2/{repository}/manifests/{digest}"),
-            },
-            "request": {"id": "1", "host": host, "method": "PUT"},
-            "actor": {},
-            "source": {},
-        }]})
-        .to_string();
+        let body = message(host, push);
         let http = http.clone();
         sent.spawn(async move {
             let headers =
@@ -272,6 +255,28 @@ async fn send(
         anyhow::ensure!(answer.status == 202, "an event was answered {}: {}", answer.status, answer.text());
     }
     Ok(())
+}
+
+/// What the registry would say of a push: repository, tag, digest.
+pub fn message(host: &str, (repository, version, digest): &(String, String, String)) -> String {
+    json!({"events": [{
+        "id": format!("{repository}:{version}"),
+        "timestamp": jiff::Timestamp::now().to_string(),
+        "action": "push",
+        "target": {
+            "mediaType": "application/vnd.oci.image.index.v1+json",
+            "digest": digest,
+            "size": 1_000,
+            "length": 1_000,
+            "repository": repository,
+            "tag": version,
+            "url": format!("https://{host}/v2/{repository}/manifests/{digest}"),
+        },
+        "request": {"id": "1", "host": host, "method": "PUT"},
+        "actor": {},
+        "source": {},
+    }]})
+    .to_string()
 }
 
 /// What the metrics say of events judged.

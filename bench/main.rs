@@ -8,6 +8,7 @@
 mod acknowledge;
 mod audit;
 mod daemon;
+mod drain;
 mod events;
 mod filled;
 mod find;
@@ -29,6 +30,7 @@ type Suite = (&'static str, fn() -> anyhow::Result<Vec<Figure>>);
 
 const SUITES: &[Suite] = &[
     ("daemon", daemon::run),
+    ("drain", drain::run),
     ("events", events::run),
     ("judge", judge::run),
     ("find", find::run),

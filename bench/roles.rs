@@ -150,6 +150,10 @@ pub fn play(arguments: &[String]) -> anyhow::Result<()> {
             println!("{}", runtime.block_on(job)?);
             Ok(())
         }
+        ["hold", port, connections, certificate] => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(hold(port.parse()?, connections.parse()?, certificate))
+        }
         other => bail!("there is no role {other:?}"),
     }
 }
@@ -275,18 +279,7 @@ impl Template {
 
 /// Closed loop: every connection sends its next event when it has the answer to the last one.
 async fn work(port: u16, fresh: bool, connections: usize, time: Duration, certificate: &str) -> anyhow::Result<Value> {
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(Path::new(certificate).with_file_name("ca.crt"))? {
-        roots.add(certificate?)?;
-    }
-    let mut config =
-        rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-    // A sender that connects anew for every event keeps nothing from the last time.
-    config.resumption = rustls::client::Resumption::disabled();
-    let connector = TlsConnector::from(Arc::new(config));
+    let connector = connector(certificate)?;
     let run = u32::try_from(jiff::Timestamp::now().as_millisecond() & 0xffff_ffff)?;
     // Connections first, then the clock: a round measures requests.
     let ready = Arc::new(tokio::sync::Barrier::new(connections + 1));
@@ -340,6 +333,35 @@ async fn work(port: u16, fresh: bool, connections: usize, time: Duration, certif
         "refused": refused,
         "refusal": refusal,
     }))
+}
+
+/// Opens connections, has an event acknowledged on each, says so by a file beside the certificate, and keeps them.
+async fn hold(port: u16, connections: usize, certificate: &str) -> anyhow::Result<()> {
+    let connector = connector(certificate)?;
+    let mut kept = Vec::with_capacity(connections);
+    for n in 0..connections {
+        let mut connection = Connection::open(&connector, port).await?;
+        let status = connection.exchange(Template::new(n, 1, false).numbered(0)).await?;
+        anyhow::ensure!(status == 202, "an event was answered {status}");
+        kept.push(connection);
+    }
+    std::fs::write(Path::new(certificate).with_file_name("held"), "")?;
+    std::future::pending().await
+}
+
+/// A client that trusts the authority beside the certificate, and keeps nothing from one connection to the next.
+fn connector(certificate: &str) -> anyhow::Result<TlsConnector> {
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(Path::new(certificate).with_file_name("ca.crt"))? {
+        roots.add(certificate?)?;
+    }
+    let mut config =
+        rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+    config.resumption = rustls::client::Resumption::disabled();
+    Ok(TlsConnector::from(Arc::new(config)))
 }
 
 struct Connection {

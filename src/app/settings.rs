@@ -90,7 +90,9 @@ pub fn registry_settings(registry: &config::Registry) -> anyhow::Result<registry
     settings.insecure = registry.insecure;
     settings.allow_private = registry.allow_private;
     settings.concurrency = registry.limits.concurrency as usize;
-    settings.requests_per_second = registry.limits.requests_per_second;
+    if let Some(pace) = registry.limits.requests_per_second {
+        settings.requests_per_second = pace;
+    }
     settings.auth = match &registry.auth {
         RegistryAuth::Anonymous => registry::Auth::Anonymous,
         RegistryAuth::Basic { username, password } => {

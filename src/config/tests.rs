@@ -80,7 +80,7 @@ fn every_part_of_a_complete_configuration() {
     assert!(
         matches!(&azure.auth, RegistryAuth::Azure { client_id: Some(id), client_secret: None, .. } if id.starts_with("1111"))
     );
-    assert_eq!(azure.limits, RegistryLimits { concurrency: 4, requests_per_second: 20 });
+    assert_eq!(azure.limits, RegistryLimits { concurrency: 4, requests_per_second: Some(20) });
     assert_eq!(azure.reconcile.every.unwrap().as_secs(), 5400);
     assert_eq!((local.endpoint.as_str(), local.reconcile.every), ("http://localhost:5000/", None));
     assert_eq!(harbor.endpoint.as_str(), "https://10.0.0.5:8443/");

@@ -148,8 +148,8 @@ pub enum RegistryAuth {
 pub struct RegistryLimits {
     /// Most requests at once.
     pub concurrency: u32,
-    /// Most requests a second.
-    pub requests_per_second: u32,
+    /// Most requests a second; `None` is what is usual for the host.
+    pub requests_per_second: Option<u32>,
 }
 
 /// Finding what no event told.

@@ -167,6 +167,7 @@ impl Store for Memory {
             .map(|(n, e)| EventRow {
                 number: n as i64,
                 id: e.event.id.clone(),
+                unauthenticated: false,
                 source: e.source.to_string(),
                 received_at: e.received_at,
                 action: e.event.action,

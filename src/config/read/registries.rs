@@ -71,7 +71,7 @@ impl Reader<'_> {
             auth: auth?,
             limits: RegistryLimits {
                 concurrency: self.count(limits.and_then(|l| l.get("concurrency")), 8),
-                requests_per_second: self.count(limits.and_then(|l| l.get("requestsPerSecond")), 50),
+                requests_per_second: limits.and_then(|l| l.get("requestsPerSecond")?.as_u64()?.try_into().ok()),
             },
             reconcile: Reconcile {
                 every: self.period(reconcile.and_then(|r| r.get("every")), six_hours),
