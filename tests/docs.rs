@@ -116,7 +116,7 @@ fn kind(schema: &Value, setting: &Value) -> String {
 fn the_metrics_reference_is_current() {
     let metrics = Metrics::new().unwrap();
     let mut page = String::from(
-        "# Metrics\n\n<!-- Made from src/metrics.rs by tests/docs.rs. -->\n\n\
+        "# Metrics\n\n<!-- Made from src/metrics/list.rs by tests/docs.rs. -->\n\n\
          `GET /metrics` on the admin listener, in Prometheus' text format. No label ever holds a repository, a tag, a digest, an\n\
          address or an error text, so the number of series does not grow with the registry. A name that is not in the\n\
          configuration is counted as `other`.\n\n\
