@@ -245,7 +245,11 @@ impl Metrics {
                 "Readings of changed certificate files; after a failed one the certificate before stays in use.",
                 &["listener", "result"],
             )?,
-            config_info: gauges("config_info", "The configuration in force; always 1.", &["hash"])?,
+            config_info: gauges(
+                "config_info",
+                "A hash of the configuration and the policies in force; always 1.",
+                &["hash"],
+            )?,
             store_commit: r.keep(
                 "histogram",
                 Histogram::with_opts(

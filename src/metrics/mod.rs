@@ -196,7 +196,7 @@ impl Metrics {
         }
     }
 
-    /// The configuration in force has this hash.
+    /// The configuration and the policies in force have this hash.
     pub fn config(&self, hash: &str) {
         self.config_info.reset();
         self.config_info.with_label_values(&[hash]).set(1);

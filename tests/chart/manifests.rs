@@ -116,6 +116,28 @@ fn events_go_to_the_daemon_and_nowhere_else() {
 }
 
 #[test]
+fn every_certificate_names_the_service() {
+    const SERVICE: [&str; 4] =
+        ["tw-tidewaiter", "tw-tidewaiter.watch", "tw-tidewaiter.watch.svc", "tw-tidewaiter.watch.svc.cluster.local"];
+    let config = |args: &[&str]| -> Value {
+        let objects = objects(&rendered(args));
+        let text = &object(&objects, "ConfigMap", "tw-tidewaiter")["data"]["tidewaiter.yaml"];
+        serde_saphyr::from_str(text.as_str().unwrap()).unwrap()
+    };
+    assert_eq!(config(&[])["listen"]["names"], json!(SERVICE));
+    let more = config(&["--set", "config.listen.names[0]=hooks.contoso.example"]);
+    assert_eq!(more["listen"]["names"][0], "hooks.contoso.example");
+    assert_eq!(more["listen"]["names"].as_array().unwrap().len(), 5);
+    let own = config(&["--set", "tls.mode=existingSecret,tls.existingSecret=a"]);
+    assert!(own["listen"].get("names").is_none(), "names are for the certificate that the program makes: {own}");
+
+    let managed = ["--set", "tls.mode=certManager", "--set", "tls.certManager.dnsNames[0]=hooks.contoso.example"];
+    let objects = objects(&rendered(&managed));
+    let names = object(&objects, "Certificate", "tw-tidewaiter")["spec"]["dnsNames"].as_array().unwrap().clone();
+    assert!(names.contains(&json!("hooks.contoso.example")) && SERVICE.iter().all(|n| names.contains(&json!(n))));
+}
+
+#[test]
 fn a_changed_configuration_is_a_new_pod_and_changed_policies_are_not() {
     let template = |args: &[&str]| {
         let objects = objects(&rendered(args));

@@ -6,9 +6,15 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use crate::support::http::Http;
 use crate::support::images::{Form, Index, Platform};
@@ -181,6 +187,45 @@ async fn the_rendered_container_starts_judges_and_reads_changed_policies() {
 
     // What is written is in the claim's volume.
     assert!(laid_out.path("/var/lib/tidewaiter/tidewaiter.db").exists());
+    daemon.signal("TERM").unwrap();
+    assert!(daemon.ended(PATIENCE).await.unwrap().success(), "{}", daemon.last_words());
+}
+
+/// With no certificate of anybody's, the program makes one, and senders inside the cluster can verify it by the name
+/// of the service.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_certificate_of_its_own_making_names_the_service() {
+    let folder = tempfile::tempdir().unwrap();
+    let objects = objects(&rendered(&[]));
+    let pod = &object(&objects, "StatefulSet", "tw-tidewaiter")["spec"]["template"]["spec"];
+    let (events, admin) = (free_port().unwrap(), free_port().unwrap());
+    let root = folder.path().join("daemon");
+    let here = [
+        ("/etc/tidewaiter", root.join("etc/tidewaiter").display().to_string()),
+        ("/var/lib/tidewaiter", root.join("var/lib/tidewaiter").display().to_string()),
+        ("0.0.0.0:8443", format!("127.0.0.1:{events}")),
+        ("0.0.0.0:9464", format!("127.0.0.1:{admin}")),
+    ];
+    let laid_out = Pod { root, here: here.into_iter().map(|(there, here)| (there.to_owned(), here)).collect() };
+    laid_out.mount(pod, &objects, &BTreeMap::new());
+    let mut daemon = Program::start(laid_out.command(&pod["containers"][0]), &folder.path().join("log")).unwrap();
+    let http = Http::new(None).unwrap();
+    let ready = format!("http://127.0.0.1:{admin}/readyz");
+    daemon.until(async || http.get(&ready).await.is_ok()).await.unwrap();
+
+    let ca = fs::read(laid_out.path("/var/lib/tidewaiter/ca.crt")).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(&ca).unwrap()).unwrap();
+    let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let connector = TlsConnector::from(Arc::new(config));
+    for name in ["tw-tidewaiter.watch.svc", "tw-tidewaiter.watch.svc.cluster.local", "tw-tidewaiter"] {
+        let stream = TcpStream::connect(("127.0.0.1", events)).await.unwrap();
+        let verified = connector.connect(ServerName::try_from(name).unwrap(), stream).await;
+        assert!(verified.is_ok(), "{name}: {:?}", verified.err());
+    }
+    let stream = TcpStream::connect(("127.0.0.1", events)).await.unwrap();
+    let other = ServerName::try_from("other.watch.svc").unwrap();
+    assert!(connector.connect(other, stream).await.is_err(), "the name of another service is refused");
     daemon.signal("TERM").unwrap();
     assert!(daemon.ended(PATIENCE).await.unwrap().success(), "{}", daemon.last_words());
 }
