@@ -23,22 +23,22 @@ use crate::support::real::{RealRegistry, Setup};
 use crate::support::tls::Ca;
 use crate::tools::{chart, object, objects, rendered, told};
 
-const PATIENCE: Duration = Duration::from_secs(30);
-const SECRET: &str = "Bearer a-test-has-no-secrets";
+pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const SECRET: &str = "Bearer a-test-has-no-secrets";
 
 /// The pod's file system below a folder.
-struct Pod {
-    root: PathBuf,
+pub struct Pod {
+    pub root: PathBuf,
     /// What stands in place of paths and ports of the cluster.
-    here: Vec<(String, String)>,
+    pub here: Vec<(String, String)>,
 }
 
 impl Pod {
-    fn text(&self, text: &str) -> String {
+    pub fn text(&self, text: &str) -> String {
         self.here.iter().fold(text.to_owned(), |text, (there, here)| text.replace(there, here))
     }
 
-    fn path(&self, mount: &str) -> PathBuf {
+    pub fn path(&self, mount: &str) -> PathBuf {
         self.root.join(mount.trim_start_matches('/'))
     }
 
@@ -63,7 +63,7 @@ impl Pod {
     }
 
     /// Lays out every volume that the container mounts.
-    fn mount(&self, pod: &Value, objects: &[Value], secrets: &BTreeMap<&str, BTreeMap<String, String>>) {
+    pub fn mount(&self, pod: &Value, objects: &[Value], secrets: &BTreeMap<&str, BTreeMap<String, String>>) {
         let volumes = pod["volumes"].as_array().unwrap();
         for mount in pod["containers"][0]["volumeMounts"].as_array().unwrap() {
             let (name, at) = (&mount["name"], mount["mountPath"].as_str().unwrap());
@@ -99,7 +99,7 @@ fn data(object: &Value) -> BTreeMap<String, String> {
     data.map(|(name, text)| (name.clone(), text.as_str().unwrap().to_owned())).collect()
 }
 
-fn one(name: &str, text: &str) -> BTreeMap<String, String> {
+pub fn one(name: &str, text: &str) -> BTreeMap<String, String> {
     [(name.to_owned(), text.to_owned())].into()
 }
 
