@@ -113,6 +113,7 @@ async fn rights(
             return Vec::new();
         }
     };
+    let who = if matches!(registry.auth, RegistryAuth::Anonymous) { "anybody" } else { "the credential" };
     let tried = candidate(registry, set, &listed, recorded);
     let reads = match &tried {
         Some(repository) => read(session, repository, registry, found).await,
@@ -123,7 +124,7 @@ async fn rights(
         (_, Some(_), None) => {}
         (None, Some(repository), Some(what)) => found.ok(
             "registry",
-            format!("{host} answers; the credential lists repositories and reads {what}, tried with {}", repository.name),
+            format!("{host} answers; {who} lists repositories and reads {what}, tried with {}", repository.name),
         ),
         (None, None, _) => found.ok(
             "registry",
@@ -133,7 +134,7 @@ async fn rights(
             "registry",
             State::Warning,
             format!(
-                "{host} answers; the credential reads {what}, tried with {}, and may not list repositories: {error}",
+                "{host} answers; {who} reads {what}, tried with {}, and may not list repositories: {error}",
                 repository.name
             ),
             "where it is meant to do no more than pull, that is as it should be: repositories become known by their events",
