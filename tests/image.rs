@@ -173,4 +173,12 @@ async fn the_layout_passes_our_own_policy_and_a_registry_takes_it() {
     let reference = format!("docker://{}/tidewaiter:1.2.3", registry.host());
     let raw = run("skopeo", &["inspect", "--tls-verify=false", "--format", "{{.Digest}}", &reference]);
     assert_eq!(String::from_utf8_lossy(&raw.stdout).trim(), written.digest, "{}", told(&raw));
+    // Judged there, where it is.
+    let pushed = format!("{}/tidewaiter:1.2.3", registry.host());
+    let judged = run(env!("CARGO_BIN_EXE_tidewaiter"), &["check", &pushed, "--policy", policy.to_str().unwrap()]);
+    assert!(
+        judged.status.success() && told(&judged).contains("1 tag meets policy tidewaiter-image"),
+        "{}",
+        told(&judged)
+    );
 }
