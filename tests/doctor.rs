@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use base64::Engine as _;
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use serde_json::Value;
 use support::fake::{Fake, Reply};
 use support::images::{Form, Index, Platform};
@@ -17,6 +17,7 @@ use support::program::free_port;
 use support::real::{OCI_MANIFEST, RealRegistry, Setup};
 use support::tls::{Ca, Issued};
 use tempfile::TempDir;
+use tidewaiter::clock::{Clock, SystemClock};
 
 /// A policy over `iot` and one that governs nothing anybody has.
 const POLICIES: &str = r#"
@@ -136,7 +137,7 @@ impl Told {
 
 fn expiring(ca: &Ca, days: i64) -> Issued {
     let day = |days: i64| {
-        let at = Timestamp::now() + SignedDuration::from_hours(24 * days);
+        let at = SystemClock.now() + SignedDuration::from_hours(24 * days);
         let date = at.to_zoned(jiff::tz::TimeZone::UTC).date();
         rcgen::date_time_ymd(i32::from(date.year()), date.month() as u8, date.day() as u8)
     };
@@ -321,7 +322,7 @@ async fn clocks_that_disagree() {
     let patient = Patient::new();
     for (ahead, state, message) in [(-120, "warning", "s ahead of 127.0.0.1"), (600, "fault", "s behind 127.0.0.1")] {
         let fake = Fake::https(&patient.ca, move |seen| {
-            let time = Timestamp::now() + SignedDuration::from_secs(ahead);
+            let time = SystemClock.now() + SignedDuration::from_secs(ahead);
             let date = time.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
             let body = if seen.path() == "/v2/_catalog" { r#"{"repositories":[]}"# } else { "{}" };
             Reply::new(200, body).with("date", date)
