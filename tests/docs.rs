@@ -4,12 +4,14 @@
 #![expect(clippy::disallowed_methods, reason = "golden files are rewritten when the environment asks for it")]
 
 use std::fmt::Write as _;
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use serde_json::Value;
-use tidewaiter::config::SCHEMA;
+use tidewaiter::config::{Config, Outside, SCHEMA};
+use tidewaiter::document::{Source, render};
 use tidewaiter::metrics::Metrics;
+use tidewaiter::policy::{compile, documents};
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -116,7 +118,7 @@ fn kind(schema: &Value, setting: &Value) -> String {
 fn the_metrics_reference_is_current() {
     let metrics = Metrics::new().unwrap();
     let mut page = String::from(
-        "# Metrics\n\n<!-- Made from src/metrics.rs by tests/docs.rs. -->\n\n\
+        "# Metrics\n\n<!-- Made from src/metrics/list.rs by tests/docs.rs. -->\n\n\
          `GET /metrics` on the admin listener, in Prometheus' text format. No label ever holds a repository, a tag, a digest, an\n\
          address or an error text, so the number of series does not grow with the registry. A name that is not in the\n\
          configuration is counted as `other`.\n\n\
@@ -140,6 +142,46 @@ fn the_metrics_reference_is_current() {
 #[test]
 fn the_reason_codes_are_current() {
     current("reasons.md", &tidewaiter::report::reasons_markdown());
+}
+
+/// Files that any configuration of the documentation may name.
+struct Anything;
+
+impl Outside for Anything {
+    fn read(&self, _: &Path) -> io::Result<String> {
+        Ok("a secret of some length".to_owned())
+    }
+
+    fn mode(&self, _: &Path) -> io::Result<Option<u32>> {
+        Ok(Some(0o600))
+    }
+
+    fn variable(&self, _: &str) -> Option<String> {
+        Some("a secret of some length".to_owned())
+    }
+}
+
+/// A block that begins with the name of its file is the whole of it.
+#[test]
+fn configurations_and_policies_in_the_documentation_are_valid() {
+    let (mut configurations, mut policies) = (0, 0);
+    for page in ["README.md", "docs/harbor.md", "docs/acr-aks.md", "docs/plain-registry.md"] {
+        let text = fs::read_to_string(root().join(page)).unwrap();
+        for block in text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+            let source = Source::new(page, block);
+            if block.starts_with("# tidewaiter.yaml\n") {
+                configurations += 1;
+                let read = Config::parse(&source, Path::new("/etc/tidewaiter"), &Anything);
+                assert!(read.is_ok(), "{page}:\n{}", render(&read.unwrap_err(), false));
+            } else if block.contains("kind: TagPolicy") {
+                policies += 1;
+                let documents = documents(&source);
+                let compiled = documents.and_then(|documents| compile(&documents, &|_, _| Err("no file".to_owned())));
+                assert!(compiled.is_ok(), "{page}:\n{}", render(&compiled.unwrap_err(), false));
+            }
+        }
+    }
+    assert!(configurations >= 2 && policies >= 2, "{configurations} configurations, {policies} policies");
 }
 
 #[test]

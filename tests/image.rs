@@ -21,7 +21,8 @@ const COMMON: oci::Common<'_> =
 const POLICY: &str = include_str!("../image/policy.yaml");
 
 fn part(architecture: &str, binary: &str) -> oci::Part {
-    oci::Part { architecture: architecture.to_owned(), binary: binary.into(), sbom: b"{}\n".to_vec() }
+    let notices = [("libc6-dev/copyright".to_owned(), b"notice\n".to_vec())].into();
+    oci::Part { architecture: architecture.to_owned(), binary: binary.into(), sbom: b"{}\n".to_vec(), notices }
 }
 
 fn run(program: &str, args: &[&str]) -> Output {
@@ -105,22 +106,37 @@ fn the_image_runs_as_nobody_from_a_root_with_nothing_in_it_but_the_program() {
         assert!(path == "tmp/" || !mode[5..].contains('w'), "{line}");
         paths.push(path);
     }
-    for path in ["usr/bin/tidewaiter", "etc/ssl/certs/ca-certificates.crt", "usr/share/doc/tidewaiter/LICENSE"] {
+    for path in [
+        "usr/bin/tidewaiter",
+        "etc/ssl/certs/ca-certificates.crt",
+        "usr/share/doc/tidewaiter/LICENSE",
+        "usr/share/doc/libc6-dev/copyright",
+    ] {
         assert!(paths.contains(&path), "{path} is missing: {paths:?}");
     }
-    assert_eq!(paths.len(), 19, "{paths:?}");
+    assert_eq!(paths.len(), 21, "{paths:?}");
 }
 
 #[test]
 fn the_bill_of_materials_names_what_is_linked_and_its_licence() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let bill = bill::of(env!("CARGO"), root, "x86_64-unknown-linux-gnu").unwrap();
-    assert_eq!(bill, bill::of(env!("CARGO"), root, "x86_64-unknown-linux-gnu").unwrap());
-    let bill: Value = serde_json::from_slice(&bill).unwrap();
+    let libc = bill::Foreign {
+        name: "libc6-dev".to_owned(),
+        version: "2.36-9+deb12u14".to_owned(),
+        license: "LGPL-2.1-or-later".to_owned(),
+    };
+    let made = || bill::of(env!("CARGO"), root, "x86_64-unknown-linux-gnu", std::slice::from_ref(&libc)).unwrap();
+    let (first, second) = (made(), made());
+    assert!(first.sbom == second.sbom && first.notices == second.notices);
+    let notices = String::from_utf8(first.notices).unwrap();
+    for text in ["rustls ", "tokio ", "Permission is hereby granted", "Apache License"] {
+        assert!(notices.contains(text), "{text}");
+    }
+    let bill: Value = serde_json::from_slice(&first.sbom).unwrap();
     assert_eq!(bill["metadata"]["component"]["name"], "tidewaiter");
     let components = bill["components"].as_array().unwrap();
     let has = |name: &str| components.iter().any(|component| component["name"] == name);
-    assert!(has("rustls") && has("rusqlite") && has("libsqlite3-sys"));
+    assert!(has("rustls") && has("rusqlite") && has("libsqlite3-sys") && has("libc6-dev"));
     for absent in ["proptest", "tempfile", "cc", "flate2", "windows-sys"] {
         assert!(!has(absent), "{absent} is not linked into the program");
     }
@@ -157,4 +173,12 @@ async fn the_layout_passes_our_own_policy_and_a_registry_takes_it() {
     let reference = format!("docker://{}/tidewaiter:1.2.3", registry.host());
     let raw = run("skopeo", &["inspect", "--tls-verify=false", "--format", "{{.Digest}}", &reference]);
     assert_eq!(String::from_utf8_lossy(&raw.stdout).trim(), written.digest, "{}", told(&raw));
+    // Judged there, where it is.
+    let pushed = format!("{}/tidewaiter:1.2.3", registry.host());
+    let judged = run(env!("CARGO_BIN_EXE_tidewaiter"), &["check", &pushed, "--policy", policy.to_str().unwrap()]);
+    assert!(
+        judged.status.success() && told(&judged).contains("1 tag meets policy tidewaiter-image"),
+        "{}",
+        told(&judged)
+    );
 }

@@ -243,7 +243,7 @@ impl Large {
         write(&path("policies.yaml"), &documents).unwrap();
         let (events, admin) = (free_port().unwrap(), free_port().unwrap());
         let mut config = format!(
-            "listen: {{events: \"127.0.0.1:{events}\", admin: \"127.0.0.1:{admin}\"}}\ntls: {{certificate: tls.crt, key: tls.key}}\nstore: {{url: \"sqlite:tidewaiter.db\"}}\npolicies: [policies.yaml]\nlog: {{level: error}}\nregistries:\n"
+            "listen: {{events: \"127.0.0.1:{events}\", admin: \"127.0.0.1:{admin}\"}}\ntls: {{certificate: tls.crt, key: tls.key}}\nadmin: {{tls: {{certificate: tls.crt, key: tls.key}}}}\nstore: {{url: \"sqlite:tidewaiter.db\"}}\npolicies: [policies.yaml]\nlog: {{level: error}}\nregistries:\n"
         );
         // Nobody listens there: what has no answer is told by status, so every registry has series.
         for n in 0..registries {
@@ -255,7 +255,7 @@ impl Large {
         );
         write(&path("tidewaiter.yaml"), &config).unwrap();
         let http = Http::new(Some(ca.pem())).unwrap();
-        let admin = format!("http://127.0.0.1:{admin}");
+        let admin = format!("https://localhost:{admin}");
         let daemon = Daemon::start(binary(), &path("tidewaiter.yaml"), &admin, http.clone()).await.unwrap();
         Large { folder, daemon, events: format!("https://localhost:{events}/v1/events/"), http }
     }
@@ -273,7 +273,7 @@ fn series(text: &str) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_scrape_of_a_large_configuration_is_small_and_quick() {
+async fn a_scrape_of_a_large_configuration_over_tls_is_small_and_quick() {
     let large = Large::start(POLICIES, REGISTRIES).await;
     let text = eventually("requests to every registry", PATIENCE, async || {
         let text = large.daemon.metrics().await?;
@@ -296,6 +296,28 @@ async fn a_scrape_of_a_large_configuration_is_small_and_quick() {
     }
     assert!(quickest <= SCRAPE_TIME, "{quickest:?} for {} bytes", text.len());
     drop(large.folder);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_force_has_one_hash_that_changes_with_the_policies() {
+    let large = Large::start(2, 1).await;
+    let hash = async || {
+        let text = large.daemon.metrics().await?;
+        let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("tidewaiter_config_info{")).collect();
+        let [line] = lines[..] else { anyhow::bail!("one series: {lines:?}") };
+        let hash = line.strip_prefix("tidewaiter_config_info{hash=\"").and_then(|rest| rest.strip_suffix("\"} 1"));
+        Ok(hash.unwrap_or_else(|| panic!("{line}")).to_owned())
+    };
+    let first = hash().await.unwrap();
+    assert!(first.len() == 12 && first.bytes().all(|b| b.is_ascii_hexdigit()), "{first}");
+    let file = large.folder.path().join("policies.yaml");
+    let text = fs::read_to_string(&file).unwrap();
+    write(&file, &text.replacen("immutable: true", "index: true", 1)).unwrap();
+    let changed = eventually("another hash", PATIENCE, async || Ok(Some(hash().await?).filter(|now| *now != first)));
+    changed.await.unwrap();
+    // What was in force before has the hash of before: replicas can be compared.
+    write(&file, &text).unwrap();
+    eventually("the first hash", PATIENCE, async || Ok(Some(hash().await?).filter(|now| *now == first))).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

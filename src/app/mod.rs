@@ -57,7 +57,7 @@ pub async fn serve(config: Config) -> anyhow::Result<u8> {
 
     // What is judged by, and by whom.
     let set = policies::load(&config.policies).map_err(|faults| anyhow!(faults))?;
-    metrics.announce(settings::names(&config, &set));
+    settings::announce(&metrics, &config, &set);
     metrics.policies_read(Some(set.policies().len()), clock.now());
     let set = Arc::new(ArcSwap::from_pointee(set));
     let registries = settings::registries(&config, &metrics)?;

@@ -167,7 +167,7 @@ pub(super) async fn watch<S: Store>(
                     }
                     continue;
                 }
-                pipeline.metrics.announce(settings::names(&config, &set));
+                settings::announce(&pipeline.metrics, &config, &set);
                 pipeline.metrics.policies_read(Some(set.policies().len()), now);
                 tracing::info!(policies = set.policies().len(), hash = set.hash(), "new policies are in force");
                 pipeline.policies.store(Arc::new(set));

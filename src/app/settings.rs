@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use secrecy::SecretString;
+use sha2::{Digest as _, Sha256};
 
 use crate::alert::{self, SinkKind, SinkSettings};
 use crate::config::{self, Config, LogFormat, RegistryAuth, Secret, SinkAuth, SourceAuth};
@@ -58,8 +59,21 @@ pub(super) fn log_filter(config: &Config) -> &'static str {
     }
 }
 
+/// Makes the names of the configuration label values, and says what is in force: at the start and after each reload.
+pub(super) fn announce(metrics: &Metrics, config: &Config, set: &PolicySet) {
+    metrics.announce(names(config, set));
+    metrics.config(&in_force(config, set));
+}
+
+/// Twelve digits that differ when the text of the configuration or a policy differs, so that one sees whether replicas
+/// run the same. Secrets are files of their own and no part of it.
+fn in_force(config: &Config, set: &PolicySet) -> String {
+    let hash = Sha256::new().chain_update(&config.hash).chain_update([0]).chain_update(set.hash()).finalize();
+    hex::encode(&hash[..6])
+}
+
 /// The names that label values may be.
-pub(super) fn names(config: &Config, set: &PolicySet) -> Names {
+fn names(config: &Config, set: &PolicySet) -> Names {
     let mut names = Names {
         sources: config.sources.iter().map(|s| s.name.clone()).collect(),
         registries: config.registries.iter().map(|r| r.host.to_string()).collect(),
@@ -336,9 +350,9 @@ pub fn tls_files(tls: &config::Tls) -> TlsFiles {
     }
 }
 
-/// The names that a self-signed certificate is made for: this host's, and the address listened on.
+/// The names that a self-signed certificate is made for: those configured, this host's, and the address listened on.
 pub(super) fn own_names(config: &Config) -> Vec<String> {
-    let mut names = Vec::new();
+    let mut names = config.listen.names.clone();
     if let Ok(name) = std::fs::read_to_string("/proc/sys/kernel/hostname") {
         let name = name.trim().to_owned();
         if !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.')) {

@@ -90,6 +90,7 @@ impl Config {
             log: Log::default(),
             admin: Admin::default(),
             warnings: Vec::new(),
+            hash: String::new(),
         }
     }
 

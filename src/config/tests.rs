@@ -170,6 +170,26 @@ fn t65_faults_look_as_recorded() {
 }
 
 #[test]
+fn names_for_the_self_signed_certificate_are_host_names_or_addresses() {
+    let names = |list: &str| format!("listen: {{names: {list}}}");
+    let config = parse(&names("[Tidewaiter.watch.svc, 10.0.0.5, \"fd00::5\"]")).unwrap();
+    assert_eq!(config.listen.names, ["tidewaiter.watch.svc", "10.0.0.5", "fd00::5"]);
+    assert!(config.warnings.is_empty());
+    for wrong in ["https://tidewaiter.example", "tidewaiter.example:8443", "a..b", "-a.example", "a b", "*.example"] {
+        assert!(fault(&names(&format!("[\"{wrong}\"]"))).contains("is not a host name or an address"), "{wrong}");
+    }
+    let both = parse(&format!("{}\ntls: {{certificate: tls.crt, key: tls.key}}", names("[a.example]"))).unwrap();
+    assert!(both.warnings[0].to_string().contains("`tls` brings another"), "{}", both.warnings[0]);
+}
+
+#[test]
+fn the_hash_is_that_of_the_text() {
+    let (one, two) = (parse("log: {level: info}").unwrap(), parse("log: {level: warn}").unwrap());
+    assert_eq!(one.hash, parse("log: {level: info}").unwrap().hash);
+    assert!(one.hash.len() == 64 && one.hash != two.hash);
+}
+
+#[test]
 fn t65_readable_secrets_are_refused_unless_allowed() {
     let text = "registries: [{host: a.example, auth: {kind: token, tokenFile: readable}}]";
     assert!(fault(text).contains("can be read by group or others"));

@@ -39,6 +39,8 @@ pub struct Config {
     pub admin: Admin,
     /// What is probably not meant, though it can be used.
     pub warnings: Vec<Fault>,
+    /// SHA-256 of the text that was read, in hexadecimal digits; empty where there was none.
+    pub hash: String,
 }
 
 impl Config {
@@ -55,11 +57,17 @@ pub struct Listen {
     pub events: SocketAddr,
     /// Health, metrics, API, console.
     pub admin: SocketAddr,
+    /// Names and addresses of the events listener, for the self-signed certificate. In lower case.
+    pub names: Vec<String>,
 }
 
 impl Default for Listen {
     fn default() -> Listen {
-        Listen { events: (Ipv4Addr::LOCALHOST, 8443).into(), admin: (Ipv4Addr::LOCALHOST, 9464).into() }
+        Listen {
+            events: (Ipv4Addr::LOCALHOST, 8443).into(),
+            admin: (Ipv4Addr::LOCALHOST, 9464).into(),
+            names: Vec::new(),
+        }
     }
 }
 

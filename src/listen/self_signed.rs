@@ -240,7 +240,11 @@ mod tests {
         assert_ne!(fs::read(again.certificate()).unwrap(), first);
         assert_eq!(fs::read(again.ca()).unwrap(), ca, "senders need not be told again");
 
-        SelfSigned::ensure(&directory, &["other.example".to_owned()], later).unwrap();
+        let other = SelfSigned::ensure(&directory, &["other.example".to_owned()], later).unwrap();
         assert_eq!(fs::read(again.ca()).unwrap(), ca);
+        let der = CertificateDer::from_pem_slice(&fs::read(other.certificate()).unwrap()).unwrap();
+        let (_, certificate) = X509Certificate::from_der(&der).unwrap();
+        let names = certificate.subject_alternative_name().unwrap().unwrap().value.general_names.clone();
+        assert!(names.contains(&GeneralName::DNSName("other.example")), "{names:?}");
     }
 }

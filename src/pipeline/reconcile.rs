@@ -48,6 +48,9 @@ pub struct Plan {
     /// How often.
     pub every: Duration,
     scope: Option<Scope>,
+    /// Repositories that the globs name outright: swept even where neither the record nor the registry lists them,
+    /// as with a credential for these and nothing else.
+    named: Vec<Repository>,
 }
 
 impl Plan {
@@ -57,7 +60,7 @@ impl Plan {
     /// A glob that is none.
     pub fn new(every: Duration, host: &Host, globs: &[String]) -> Result<Plan, GlobError> {
         if globs.is_empty() {
-            return Ok(Plan { every, scope: None });
+            return Ok(Plan { every, scope: None, named: Vec::new() });
         }
         let entries = globs
             .iter()
@@ -66,7 +69,8 @@ impl Plan {
                 Glob::parse(&format!("{host}/{glob}")).map(|glob| (includes, glob))
             })
             .collect::<Result<_, _>>()?;
-        Ok(Plan { every, scope: Some(Scope::new(entries)) })
+        let named = globs.iter().filter_map(|text| Some(Repository::new(host.clone(), text.parse().ok()?))).collect();
+        Ok(Plan { every, scope: Some(Scope::new(entries)), named })
     }
 }
 
@@ -193,9 +197,9 @@ impl<S: Store> Reconcile<S> {
         Ok(sweep)
     }
 
-    /// The repositories of the plan: those on record and those that the registry lists.
+    /// The repositories of the plan: those on record, those that the registry lists, and those named outright.
     async fn repositories(&self, sweep: &mut Sweep) -> Result<Vec<Repository>, StoreError> {
-        let mut all: Vec<Repository> = Vec::new();
+        let mut all: Vec<Repository> = self.plan.named.clone();
         let mut last = None;
         loop {
             let page = self.pipeline.store.repositories(Some(&self.host), last.clone(), PAGE).await?;

@@ -20,14 +20,17 @@ pub(super) enum Scope {
     Pull(RepositoryName),
     /// Listing repositories.
     Catalog,
+    /// Nothing: only whether the credential is good.
+    Login,
 }
 
 impl Scope {
-    /// The text that is asked for.
+    /// The text that is asked for; empty where no right is.
     pub(super) fn to_text(&self) -> String {
         match self {
             Scope::Pull(name) => format!("repository:{name}:pull"),
             Scope::Catalog => "registry:catalog:*".to_owned(),
+            Scope::Login => String::new(),
         }
     }
 
@@ -36,6 +39,8 @@ impl Scope {
     fn accept(&self, asked: &str) -> Option<String> {
         match self {
             Scope::Catalog => (asked == self.to_text()).then(|| asked.to_owned()),
+            // Whatever is suggested, no right is asked for.
+            Scope::Login => Some(String::new()),
             Scope::Pull(name) => {
                 let actions = asked.strip_prefix("repository:")?.strip_prefix(name.as_str())?.strip_prefix(':')?;
                 let reading = actions.split(',').all(|a| matches!(a, "pull" | "metadata_read" | "metadataRead"));

@@ -4,8 +4,9 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use hyper::body::Bytes;
-use hyper::header::{ACCEPT, AUTHORIZATION, HeaderValue, LOCATION, WWW_AUTHENTICATE};
+use hyper::header::{ACCEPT, AUTHORIZATION, DATE, HeaderValue, LOCATION, WWW_AUTHENTICATE};
 use hyper::{HeaderMap, Method};
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use url::Url;
@@ -21,6 +22,8 @@ use crate::image::{Digest, Host, MANIFEST_BYTES_MAX, MediaType, RepositoryName, 
 
 /// Most redirects of one read (threat model, section 5).
 const REDIRECTS_MAX: u32 = 3;
+/// Longest body of a greeting, in bytes: registries send `{}`, and proxies before them a page.
+const GREETING_BYTES_MAX: u64 = 64 << 10;
 
 /// One registry with one credential. Cheap to clone: clones share connections, tokens and pace.
 #[derive(Clone)]
@@ -50,6 +53,28 @@ pub struct Fetched {
     pub media_type: MediaType,
     /// The bytes as they were pushed.
     pub bytes: Bytes,
+}
+
+/// What a registry says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Greeting {
+    /// Its clock, where it tells it.
+    pub time: Option<Timestamp>,
+    /// What it makes of the credential.
+    pub access: Access,
+}
+
+/// What a registry makes of the credential, before it is asked for anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Access {
+    /// It asks for none.
+    Open,
+    /// It takes it.
+    Accepted,
+    /// It refuses it, in its own words.
+    Refused(RegistryError),
+    /// Only asking for something tells: there is no credential, or one that is good for named rights only.
+    Unknown,
 }
 
 /// What a read is about.
@@ -94,6 +119,52 @@ impl Session {
     /// The registry's name in references.
     pub fn host(&self) -> &Host {
         self.client.host()
+    }
+
+    /// Whether a registry is there (`GET /v2/`), what time it has, and whether it takes the credential.
+    ///
+    /// # Errors
+    /// No answer, or one that no registry gives.
+    pub async fn greet(&self) -> Result<Greeting, RegistryError> {
+        let inner = &*self.client.inner;
+        let read = Read {
+            operation: Operation::Greet,
+            method: Method::GET,
+            path: "/v2/".to_owned(),
+            scope: Scope::Login,
+            accept: "application/json",
+            limit: GREETING_BYTES_MAX,
+            redirects: false,
+        };
+        let no_address = |_| RegistryError::Protocol("an address that cannot be built".into());
+        let url = inner.origin.url(&read.path).map_err(no_address)?;
+        let first = self.once(&read, &url, None).await?;
+        let date = first.headers.get(DATE).and_then(|value| value.to_str().ok());
+        let time = date.and_then(|text| jiff::fmt::rfc2822::parse(text).ok()).map(|zoned| zoned.timestamp());
+        let access = match first.status {
+            200 => Access::Open,
+            401 if inner.sign_in.is_tried_by_login() => match self.log_in(&read, &url, &first).await {
+                Ok(()) => Access::Accepted,
+                Err(error @ (RegistryError::Unauthorized { .. } | RegistryError::Forbidden { .. })) => {
+                    Access::Refused(error)
+                }
+                Err(error) => return Err(error),
+            },
+            401 => Access::Unknown,
+            _ => return Err(failure(&first)),
+        };
+        Ok(Greeting { time, access })
+    }
+
+    async fn log_in(&self, read: &Read<'_>, url: &Url, refused: &Answer) -> Result<(), RegistryError> {
+        let opening = self.client.inner.sign_in.fixed()?;
+        let authorization = match opening {
+            Some(value) => Some(value),
+            None => self.answer_challenge(read, refused, None).await?,
+        };
+        let Some(authorization) = authorization else { return Err(failure(refused)) };
+        let answer = self.once(read, url, Some(&authorization)).await?;
+        if answer.status == 200 { Ok(()) } else { Err(failure(&answer)) }
     }
 
     /// Where `tag` points now, without its manifest. `None`: the registry says that there is no such tag.
@@ -262,21 +333,7 @@ impl Session {
         let mut authorization = inner.sign_in.opening(&inner.transport, &self.spend, &read.scope).await?;
         let (mut challenged, mut redirects) = (false, 0);
         loop {
-            let mut headers = HeaderMap::new();
-            headers.insert(
-                ACCEPT,
-                HeaderValue::from_str(read.accept).map_err(|_| RegistryError::Protocol("accept".into()))?,
-            );
-            authorization.iter().for_each(|value| drop(headers.insert(AUTHORIZATION, value.clone())));
-            let ask = Ask {
-                operation: read.operation,
-                method: read.method.clone(),
-                url: &url,
-                headers,
-                body: Bytes::new(),
-                limit: read.limit,
-            };
-            let answer = inner.transport.send(&self.spend, ask).await?;
+            let answer = self.once(read, &url, authorization.as_ref()).await?;
             match answer.status {
                 401 if !challenged && redirects == 0 => {
                     challenged = true;
@@ -301,6 +358,28 @@ impl Session {
                 _ => return Ok((answer, url)),
             }
         }
+    }
+
+    /// Asks once, with this authorization.
+    async fn once(
+        &self,
+        read: &Read<'_>,
+        url: &Url,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Answer, RegistryError> {
+        let mut headers = HeaderMap::new();
+        let accept = HeaderValue::from_str(read.accept).map_err(|_| RegistryError::Protocol("accept".into()))?;
+        headers.insert(ACCEPT, accept);
+        authorization.into_iter().for_each(|value| drop(headers.insert(AUTHORIZATION, value.clone())));
+        let ask = Ask {
+            operation: read.operation,
+            method: read.method.clone(),
+            url,
+            headers,
+            body: Bytes::new(),
+            limit: read.limit,
+        };
+        self.client.inner.transport.send(&self.spend, ask).await
     }
 
     async fn answer_challenge(

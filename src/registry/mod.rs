@@ -24,7 +24,7 @@ mod transport;
 
 pub use address::{AddressRule, RefusedAddress, Resolver};
 pub use azure::{Azure, AzureIdentity};
-pub use client::{Client, Fetched, Session};
+pub use client::{Access, Client, Fetched, Greeting, Session};
 pub use error::{Exceeded, RegistryError};
 pub use gate::Health;
 pub use layout::{Entry, Layout, LayoutReference};

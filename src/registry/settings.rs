@@ -297,6 +297,8 @@ pub enum Operation {
     Catalog,
     /// A sign-in.
     Token,
+    /// Whether a registry is there at all: asked by people, never by the daemon.
+    Greet,
 }
 
 impl Operation {
@@ -310,6 +312,7 @@ impl Operation {
             Operation::ListTags => "list-tags",
             Operation::Catalog => "catalog",
             Operation::Token => "token",
+            Operation::Greet => "greet",
         }
     }
 }

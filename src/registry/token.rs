@@ -76,6 +76,20 @@ impl SignIn {
         Ok(SignIn { auth: settings.auth.clone(), azure, learned: Mutex::new(None), tokens })
     }
 
+    /// Whether signing in without asking for a right says if the credential is good. Refresh tokens are exchanged only
+    /// for named rights.
+    pub(super) fn is_tried_by_login(&self) -> bool {
+        matches!(self.auth, Auth::Basic { .. } | Auth::Token { .. })
+    }
+
+    /// The authorization that is the same for everything.
+    pub(super) fn fixed(&self) -> Result<Option<HeaderValue>, RegistryError> {
+        match &self.auth {
+            Auth::Token { token } => bearer(token.expose_secret()).map(Some),
+            _ => Ok(None),
+        }
+    }
+
     /// The authorization to begin with: what the registry demanded of an earlier request.
     pub(super) async fn opening(
         &self,
@@ -83,8 +97,8 @@ impl SignIn {
         spend: &Spend,
         scope: &Scope,
     ) -> Result<Option<HeaderValue>, RegistryError> {
-        if let Auth::Token { token } = &self.auth {
-            return bearer(token.expose_secret()).map(Some);
+        if let Some(fixed) = self.fixed()? {
+            return Ok(Some(fixed));
         }
         let learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match learned {
@@ -179,7 +193,10 @@ impl SignIn {
             None => {
                 let mut query = url.query_pairs_mut();
                 realm.service.as_deref().map(|service| query.append_pair("service", service));
-                query.append_pair("scope", scope);
+                // Without a scope the service says only whether the credential is good, as `docker login` asks it.
+                if !scope.is_empty() {
+                    query.append_pair("scope", scope);
+                }
                 drop(query);
                 if let Auth::Basic { user, password } = &self.auth {
                     headers.insert(AUTHORIZATION, basic(user, password)?);

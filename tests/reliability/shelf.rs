@@ -17,6 +17,8 @@ pub enum Mode {
     Broken,
     /// 429 with `Retry-After` in seconds.
     Throttled(u32),
+    /// The list of repositories is refused, as to a credential for some of them.
+    Unlisted,
     /// Connections are taken and nothing is ever said.
     Silent,
     /// Manifests asked for by digest come with a byte changed.
@@ -81,7 +83,7 @@ impl Shelf {
     fn answer(&self, seen: &Seen) -> Reply {
         let state = self.0.lock().unwrap();
         match state.mode {
-            Mode::Well | Mode::Lying => {}
+            Mode::Well | Mode::Lying | Mode::Unlisted => {}
             Mode::Broken => return Reply::new(503, "down"),
             Mode::Throttled(seconds) => return Reply::new(429, "").with("retry-after", seconds.to_string()),
             Mode::Silent => return Reply::silence(),
@@ -89,6 +91,9 @@ impl Shelf {
         let json =
             |value: serde_json::Value| Reply::new(200, value.to_string()).with("content-type", "application/json");
         let path = seen.path().strip_prefix("/v2/").unwrap_or_default();
+        if path == "_catalog" && state.mode == Mode::Unlisted {
+            return Reply::error(403, "DENIED");
+        }
         if path == "_catalog" {
             return json(json!({"repositories": state.tags.keys().collect::<Vec<_>>()}));
         }

@@ -84,6 +84,31 @@ async fn g11_what_no_event_told_is_found_in_one_sweep() {
     );
 }
 
+/// A token for some repositories cannot list them; named in the configuration, they are swept all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn repositories_that_are_named_are_swept_where_none_are_listed() {
+    let shelf = Shelf::default();
+    shelf.set(Mode::Unlisted);
+    let fake = shelf.serve().await;
+    let mut house = House::new([client(&fake, Duration::from_secs(5), 100_000)]);
+    house.start();
+    for repository in ["iot/named", "iot/other"] {
+        shelf.put(repository, "1.0.0", &index(&DEVICES, repository));
+    }
+    let mut reconcile = house.reconcile(&fake, Duration::from_secs(3600), true);
+    let (host, named) = (reconcile.host.clone(), ["iot/named".to_owned(), "iot/gone".to_owned()]);
+    reconcile.plan = tidewaiter::pipeline::Plan::new(Duration::from_secs(3600), &host, &named).unwrap();
+    let sweep = reconcile.sweep(|_| {}).await.unwrap();
+    assert_eq!((sweep.repositories, sweep.failed), (2, 0), "one of them is not there any more");
+    eventually("what is named is on record, and nothing else", PATIENCE, async || {
+        let tags: Vec<String> = house.tags().await.into_iter().map(|(repository, ..)| repository).collect();
+        Ok((tags == ["iot/named"]).then_some(()))
+    })
+    .await
+    .unwrap();
+    house.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deleted_child_is_noticed_by_its_event_and_by_a_sweep() {
     let shelf = Shelf::default();
@@ -187,7 +212,9 @@ async fn a_sweep_that_was_cut_short_goes_on_where_it_was() {
     reconcile.sweep(|progress| order.lock().unwrap().push(progress.repository.name.to_string())).await.unwrap();
     let order = order.into_inner().unwrap();
     assert_eq!(order.len(), 4, "all of them, since there was a gap");
-    assert!(order[0] > last && *order.last().unwrap() == last, "{last}: {order:?}");
+    // On a busy machine the cut may come after the last of them, and then there is nothing behind it.
+    let behind = order[0] > last || last == "iot/d";
+    assert!(behind && *order.last().unwrap() == last, "{last}: {order:?}");
     assert_eq!(house.store.get(&format!("sweep {}", fake.host())).await.unwrap().as_deref(), Some(""));
 }
 

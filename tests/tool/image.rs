@@ -1,6 +1,7 @@
 //! `image`, the project's own: writes the container image into an OCI layout, without an engine. `make image` builds
 //! the static programs and calls it; `skopeo copy --all oci:DIR:VERSION docker://…` pushes what it wrote.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,6 +20,10 @@ struct Cli {
     /// A program for a target: x86_64-unknown-linux-gnu=PATH; may be repeated
     #[arg(long = "program", value_name = "TARGET=PATH", required = true)]
     programs: Vec<Program>,
+    /// What is in the image of a target (or of `any`) beside the program's own packages, with its licence and the file
+    /// of its notice: TARGET/NAME=VERSION=LICENCE=PATH; may be repeated
+    #[arg(long = "foreign", value_name = "TARGET/NAME=VERSION=LICENCE=PATH")]
+    foreign: Vec<Package>,
     /// Where the layout is written, in place of the one there
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -51,6 +56,27 @@ impl FromStr for Program {
     }
 }
 
+#[derive(Clone)]
+struct Package {
+    target: String,
+    what: bill::Foreign,
+    /// The notice that goes with it.
+    notice: Vec<u8>,
+}
+
+impl FromStr for Package {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Package> {
+        let fields: Vec<&str> = text.splitn(4, '=').collect();
+        let [name, version, license, path] = fields[..] else { bail!("write TARGET/NAME=VERSION=LICENCE=PATH") };
+        let (target, name) = name.split_once('/').context("write TARGET/NAME=VERSION=LICENCE=PATH")?;
+        let notice = fs::read(path).with_context(|| path.to_owned())?;
+        let (name, version, license) = (name.to_owned(), version.to_owned(), license.to_owned());
+        Ok(Package { target: target.to_owned(), what: bill::Foreign { name, version, license }, notice })
+    }
+}
+
 fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -66,8 +92,15 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     let read = |path: &PathBuf| fs::read(path).with_context(|| path.display().to_string());
     let mut parts = Vec::new();
     for program in &cli.programs {
-        let sbom = bill::of(env!("CARGO"), &root, &program.target)?;
-        parts.push(oci::Part { architecture: program.architecture.to_owned(), binary: read(&program.path)?, sbom });
+        let scopes = [program.target.as_str(), "any"];
+        let here: Vec<&Package> = cli.foreign.iter().filter(|one| scopes.contains(&one.target.as_str())).collect();
+        let foreign: Vec<bill::Foreign> = here.iter().map(|package| package.what.clone()).collect();
+        let bill = bill::of(env!("CARGO"), &root, &program.target, &foreign)?;
+        let mut notices: BTreeMap<String, Vec<u8>> =
+            here.iter().map(|one| (format!("{}/copyright", one.what.name), one.notice.clone())).collect();
+        notices.insert("tidewaiter/THIRD-PARTY".to_owned(), bill.notices);
+        let (architecture, binary) = (program.architecture.to_owned(), read(&program.path)?);
+        parts.push(oci::Part { architecture, binary, sbom: bill.sbom, notices });
     }
     let (authorities, license) = (read(&cli.authorities)?, read(&root.join("LICENSE"))?);
     let common = oci::Common {

@@ -3,7 +3,7 @@
 //! Nothing of this machine gets in: no times, no names of users, no order of a directory. One layer for each platform,
 //! an index over them, and beside each image its bill of materials as an artifact that names it as its subject.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
@@ -37,6 +37,8 @@ pub struct Part {
     pub binary: Vec<u8>,
     /// Its bill of materials, CycloneDX in JSON.
     pub sbom: Vec<u8>,
+    /// Licences and notices of what is in it: paths below `usr/share/doc/`, as `libc6/copyright`.
+    pub notices: BTreeMap<String, Vec<u8>>,
 }
 
 /// What is the same for all platforms.
@@ -178,7 +180,7 @@ fn root(common: &Common<'_>, part: &Part) -> anyhow::Result<Vec<u8>> {
         format!("root:x:0:0::/:/sbin/nologin\ntidewaiter:x:{USER}:{USER}::/var/lib/tidewaiter:/sbin/nologin\n");
     let group = format!("root:x:0:\ntidewaiter:x:{USER}:\n");
     // Sorted by path, so a directory comes before what is in it.
-    let entries = BTreeMap::from([
+    let mut entries = BTreeMap::from([
         ("etc/", Entry::directory(0o755, 0)),
         ("etc/group", Entry::file(0o644, group.as_bytes())),
         // What a static program asks to find out how names are resolved.
@@ -200,6 +202,12 @@ fn root(common: &Common<'_>, part: &Part) -> anyhow::Result<Vec<u8>> {
         ("var/lib/", Entry::directory(0o755, 0)),
         ("var/lib/tidewaiter/", Entry::directory(0o700, USER)),
     ]);
+    let paths: Vec<(String, &[u8])> =
+        part.notices.iter().map(|(path, text)| (format!("usr/share/doc/{path}"), text.as_slice())).collect();
+    let folders: BTreeSet<String> =
+        paths.iter().filter_map(|(path, _)| Some(format!("{}/", path.rsplit_once('/')?.0))).collect();
+    entries.extend(folders.iter().map(|path| (path.as_str(), Entry::directory(0o755, 0))));
+    entries.extend(paths.iter().map(|(path, text)| (path.as_str(), Entry::file(0o644, text))));
     let mut archive = Vec::new();
     for (path, entry) in entries {
         archive.extend_from_slice(&entry.header(path)?);

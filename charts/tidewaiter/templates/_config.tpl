@@ -7,6 +7,11 @@
 {{- if and (include "tidewaiter.tlsSecret" .) (not (hasKey $config "tls")) }}
 {{- $_ := set $config "tls" (dict "certificate" "/etc/tidewaiter/tls/tls.crt" "key" "/etc/tidewaiter/tls/tls.key") }}
 {{- end }}
+{{- if not (hasKey $config "tls") }}
+{{- /* The certificate that the program makes of itself names the service. */}}
+{{- $names := concat (dig "listen" "names" (list) $config) (include "tidewaiter.serviceNames" . | fromJsonArray) }}
+{{- $_ := set $config.listen "names" (uniq $names) }}
+{{- end }}
 {{- if .Values.postgresql.enabled }}
 {{- $_ := set $config "store" (dict "urlEnv" "TIDEWAITER_STORE_URL") }}
 {{- end }}

@@ -42,3 +42,10 @@
 {{- printf "%s-policies" (include "tidewaiter.fullname" .) }}
 {{- end }}
 {{- end }}
+
+{{/* The names of the service that senders inside the cluster use. */}}
+{{- define "tidewaiter.serviceNames" -}}
+{{- $name := include "tidewaiter.fullname" . }}
+{{- $service := printf "%s.%s.svc" $name .Release.Namespace }}
+{{- list $name (printf "%s.%s" $name .Release.Namespace) $service (printf "%s.cluster.local" $service) | toJson }}
+{{- end }}

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
 use url::Url;
 
 use super::secret::{Origin, Outside, Secret, trimmed};
@@ -49,9 +50,11 @@ pub(in crate::config) fn config(
         registries,
         sources,
         warnings: Vec::new(),
+        hash: String::new(),
     };
     if reader.faults.is_empty() {
-        Ok(Config { warnings: reader.warnings, ..config })
+        let hash = hex::encode(Sha256::digest(source.text.as_bytes()));
+        Ok(Config { warnings: reader.warnings, hash, ..config })
     } else {
         reader.faults.sort_by_key(|fault| fault.span);
         Err(reader.faults)
@@ -299,7 +302,31 @@ impl Reader<'_> {
         let default = Listen::default();
         let events = node.at("/listen/events").and_then(|n| self.address(n));
         let admin = node.at("/listen/admin").and_then(|n| self.address(n));
-        Listen { events: events.unwrap_or(default.events), admin: admin.unwrap_or(default.admin) }
+        let names = node.at("/listen/names").map(Node::items).unwrap_or_default();
+        let names: Vec<String> = names.iter().filter_map(|name| self.own_name(name)).collect();
+        if let (Some((key, _)), true, true) =
+            (node.get("listen").and_then(|n| n.entry("names")), !names.is_empty(), node.get("tls").is_some())
+        {
+            let message = "these names are for the self-signed certificate, and `tls` brings another";
+            let fault = Fault::error(self.source, key.span, "without-effect", message).warning();
+            self.warnings.push(fault.label("remove one of the two"));
+        }
+        Listen { events: events.unwrap_or(default.events), admin: admin.unwrap_or(default.admin), names }
+    }
+
+    /// A name that a certificate can be made for: a host name (RFC 1123) or an address.
+    fn own_name(&mut self, node: &Node) -> Option<String> {
+        let name = node.as_str().unwrap_or_default().to_ascii_lowercase();
+        let label = |label: &str| {
+            let inside = label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+            (1..=63).contains(&label.len()) && inside && !label.starts_with('-') && !label.ends_with('-')
+        };
+        if name.parse::<std::net::IpAddr>().is_ok() || name.split('.').all(label) {
+            return Some(name);
+        }
+        let message = format!("{} is not a host name or an address", quoted(&name));
+        self.fault(node.span, "wrong-value", message, "write it without a port, as in \"tidewaiter.example\"");
+        None
     }
 
     fn address(&mut self, node: &Node) -> Option<SocketAddr> {

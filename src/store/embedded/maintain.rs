@@ -10,8 +10,8 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags, params};
 
 use super::codec::{self, nanos};
-use super::{file, schema};
-use crate::image::{Manifest, MediaType};
+use super::{file, list, schema};
+use crate::image::{Manifest, MediaType, Repository};
 use crate::store::StoreError;
 
 /// Rows removed in one piece of work: small enough that appends beside it do not wait.
@@ -109,6 +109,11 @@ pub(super) fn info(path: &Path) -> Result<Info, StoreError> {
         open_violations: count("SELECT count(*) FROM violations WHERE state < 2")?,
         alerts: count("SELECT count(*) FROM outbox")?,
     })
+}
+
+pub(super) fn known(path: &Path, limit: usize) -> Result<Vec<Repository>, StoreError> {
+    let (conn, _) = open_known(path)?;
+    list::repositories(&conn, None, None, limit)
 }
 
 /// Reads everything: pages, relations, each tag's evidence, and each content against its digest.

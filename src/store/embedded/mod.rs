@@ -141,6 +141,14 @@ impl EmbeddedStore {
         maintain::info(path)
     }
 
+    /// The first `limit` repositories on record; needs no lock.
+    ///
+    /// # Errors
+    /// As [`EmbeddedStore::info`].
+    pub fn known(path: &Path, limit: usize) -> Result<Vec<Repository>, StoreError> {
+        maintain::known(path, limit)
+    }
+
     /// Reads everything in a store and says what is wrong; needs no lock.
     ///
     /// # Errors
