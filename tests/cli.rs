@@ -460,13 +460,26 @@ async fn the_record_is_read_from_the_store_and_from_the_daemon_alike() {
     let tag = format!("{host}/iot/good:1.0.0");
 
     run(&["history", &tag]).with(3).err("there is no store");
+    // Without a record the past is not judged, and a run says so once.
+    let without = run(&["check", &tag]).with(0).err("there is no record yet in").out("not evaluated: immutable");
+    assert_eq!(without.err.lines().count(), 1, "{}", without.err);
     let audit = run(&["audit", &host, "--record"]).with(0);
     assert!(!audit.out.contains("not evaluated"), "with a record there is a history: {}", audit.out);
     run(&["history", &tag]).with(0).out(first.as_str()).out("audit");
     run(&["violations"]).with(0).out("no violations");
 
     // A released version moves: the next audit finds it, and it is on record.
-    let second = registry.push("iot/good", "1.0.0", &index(&TIER1, "b")).await;
+    let moved = index(&TIER1, "b");
+    run(&["check", &tag]).with(0).out("1 tag meets");
+    layout(&desk.path().join("next"), &[("1.0.0", &moved)]);
+    run(&["check", "oci:next", "--as", &tag]).with(1).out("the tag moved from");
+    let second = registry.push("iot/good", "1.0.0", &moved).await;
+    // A check reads the record and writes nothing.
+    for _ in 0..2 {
+        run(&["check", &tag]).with(1).out("immutable").out(first.short());
+        run(&["audit", &format!("{host}/iot/good")]).with(1).out("immutable");
+    }
+    run(&["violations"]).with(0).out("no violations");
     run(&["audit", &format!("{host}/iot/good"), "--record"]).with(1).out("immutable");
     let listed = run(&["violations", "-o", "json"]).with(0).json();
     assert_eq!(listed["violations"][0]["requirement"], "immutable");
@@ -492,6 +505,11 @@ async fn the_record_is_read_from_the_store_and_from_the_daemon_alike() {
     desk.run(&["violations", "--server", &format!("http://{admin}")]).with(0).out("immutable");
     run(&["dead-letters", "--retry"]).with(0).err("0 could be read now");
     run(&["audit", &host, "--record"]).with(2).err("in use by another process").err("keeps the baseline itself");
+    // A check judges by the record while the daemon has it, also by another policy.
+    let checked = run(&["check", &tag, "-o", "json"]).with(1).json();
+    assert_eq!(checked["verdicts"][0]["findings"][0]["requirement"], "immutable", "{checked:#}");
+    assert_eq!(checked["verdicts"][0]["findings"][0]["since"], by_store.0["history"][0]["from"], "{checked:#}");
+    run(&["check", &tag, "--policy", "policy.yaml"]).with(1).out("policy edge").out("immutable");
     run(&["doctor"]).with(0).out("in use by a running daemon");
     run(&["store", "verify"]).with(0).out("is whole");
     // Somewhere else the daemon is not found, and the store is its own.

@@ -10,9 +10,10 @@ use super::clients::Reach;
 use super::fail::{Failure, configuration};
 use super::policies::{self, Loaded};
 use super::terminal::Terminal;
-use crate::config::Config;
+use crate::config::{Config, StoreUrl};
 use crate::policy::Severity;
-use crate::report::{ExitRules, Format, Output, Report};
+use crate::report::{ExitRules, Format, Output, Report, visible};
+use crate::store::embedded::ReadOnly;
 
 /// The flags of everything that judges.
 #[derive(Debug, clap::Args)]
@@ -33,11 +34,33 @@ pub(super) struct Flags {
     /// Accept that there is nothing to judge
     #[arg(long)]
     pub allow_empty: bool,
-    /// Take policies, credentials and registries' settings from this configuration
+    /// Take policies, credentials, registries' settings and the record of tags from this configuration
     #[arg(short, long, value_name = "FILE", env = "TIDEWAITER_CONFIG", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
     #[command(flatten)]
     pub reach: Reach,
+}
+
+/// The record of the configured daemon, to be read only, whether or not it runs; `None` where there is none, which is
+/// said in one line: what needs a history is then not evaluated.
+pub(super) fn record(config: Option<&Config>, terminal: &Terminal) -> Option<ReadOnly> {
+    let without = |why: String| {
+        terminal.note(&format!("{why}: requirements about the past are not evaluated"));
+        None
+    };
+    let path = match &config?.store {
+        StoreUrl::Sqlite(path) => path,
+        StoreUrl::Postgres(_) => {
+            return without("the configured store is a database that only the daemon reads".into());
+        }
+    };
+    if !path.exists() {
+        return without(format!("there is no record yet in `{}`", visible(&path.display().to_string())));
+    }
+    match ReadOnly::open(path) {
+        Ok(record) => Some(record),
+        Err(error) => without(visible(&error.to_string())),
+    }
 }
 
 /// The words of a severity.

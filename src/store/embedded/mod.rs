@@ -11,6 +11,7 @@ mod journal;
 mod list;
 mod maintain;
 mod outbox;
+mod read_only;
 mod reader;
 mod schema;
 mod step;
@@ -27,6 +28,7 @@ use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{Notify, oneshot, watch};
 
 pub use self::maintain::{Info, Verification};
+pub use self::read_only::ReadOnly;
 
 use self::journal::{Backlog, Turns};
 use self::maintain::Old;
