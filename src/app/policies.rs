@@ -14,7 +14,7 @@ use crate::alert::{Alert, Topic, alerts_about_self};
 use crate::config::{Config, Policies};
 use crate::document::{Fault, Source, render};
 use crate::pipeline::Pipeline;
-use crate::policy::{Document, PolicySet, compile, documents};
+use crate::policy::{self, PolicySet};
 use crate::store::Store;
 
 /// Largest policy file, in bytes (threat model, section 5).
@@ -42,21 +42,10 @@ impl std::error::Error for PolicyFault {}
 /// Every fault of every file, each with its place.
 pub fn load(policies: &Policies) -> Result<PolicySet, PolicyFault> {
     let sources = match policies {
-        Policies::Shipped => crate::policy::shipped().iter().map(|(name, text)| Source::new(*name, *text)).collect(),
+        Policies::Shipped => policy::shipped().iter().map(|(name, text)| Source::new(*name, *text)).collect(),
         Policies::Paths(paths) => sources(paths)?,
     };
-    let mut all: Vec<Document> = Vec::new();
-    let mut faults: Vec<Fault> = Vec::new();
-    for source in &sources {
-        match documents(source) {
-            Ok(documents) => all.extend(documents),
-            Err(found) => faults.extend(found),
-        }
-    }
-    if !faults.is_empty() {
-        return Err(PolicyFault(faults));
-    }
-    compile(&all, &beside).map_err(PolicyFault)
+    Ok(policy::load(&sources, &beside).map_err(PolicyFault)?.1)
 }
 
 /// Reads a file that a policy names, from the policy's own folder and nowhere above it.

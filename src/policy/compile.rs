@@ -1,30 +1,25 @@
 //! From documents as written to policies as checked: all faults at once, each with its place.
 //!
-//! The JSON Schema has already been applied, so shapes are right here; what is checked is meaning: forms,
-//! globs, platforms, classes named by relations, dates, expressions.
+//! The JSON Schema has already been applied and has told what is wrong with the shape; what is checked is meaning:
+//! forms, globs, platforms, classes named by relations, dates, expressions.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use jiff::{SignedDuration, civil};
 use sha2::{Digest as _, Sha256};
 
 use super::expression::Expression;
 use super::form::Form;
+use super::load::Document;
 use super::scope::{Glob, Scope, TagGlob};
 use super::set::{
     Class, Exception, FollowsRule, ImmutableRule, IndexRule, KeepsPlatforms, Line, Mode, Pairing, PlatformRule,
     PlatformSet, Policy, PolicySet, Relation, Requirements, Revision, Setting, WantedKind, Withdrawn,
 };
 use super::verdict::{PolicyLocation, Rule, Severity};
-use crate::document::{Fault, Node, Schema, Source, Span, duration, read};
+use crate::document::{Fault, Node, Schema, Source, Span, duration};
 use crate::image::PlatformRequirement;
-
-/// The published JSON Schema of policy documents.
-pub const SCHEMA: &str = include_str!("schema.json");
-
-static COMPILED_SCHEMA: LazyLock<Schema> =
-    LazyLock::new(|| Schema::new(SCHEMA).expect("the shipped schema compiles, as a test shows"));
 
 /// Most classes of one policy: a table that somebody can read has a dozen.
 const CLASSES_MAX: usize = 200;
@@ -32,60 +27,36 @@ const CLASSES_MAX: usize = 200;
 /// Reads a file that a policy names by `file:`, for its JSON Schemas.
 pub type ReadFile<'a> = &'a dyn Fn(&Source, &str) -> Result<String, String>;
 
-/// A document that passed its schema.
-#[derive(Debug, Clone)]
-pub struct Document {
-    /// The file.
-    pub source: Source,
-    /// The document in it.
-    pub node: Node,
-}
-
-impl Document {
-    /// The document's `kind`.
-    pub fn kind(&self) -> &str {
-        self.node.get("kind").and_then(Node::as_str).unwrap_or_default()
-    }
-
-    /// The document's `metadata.name`.
-    pub fn name(&self) -> &str {
-        self.node.at("/metadata/name").and_then(Node::as_str).unwrap_or_default()
-    }
-}
-
-/// Reads the documents of a file and validates each against the schema.
-///
-/// # Errors
-/// Every fault, by place.
-pub fn documents(source: &Source) -> Result<Vec<Document>, Vec<Fault>> {
-    let nodes = read(source)?;
-    let faults: Vec<Fault> = nodes.iter().flat_map(|node| COMPILED_SCHEMA.validate(source, node)).collect();
-    if faults.is_empty() {
-        Ok(nodes.into_iter().map(|node| Document { source: source.clone(), node }).collect())
-    } else {
-        Err(faults)
-    }
-}
-
-/// A document that stands inside another, such as a policy that a test applies; validated like a file.
-pub(super) fn inner(source: &Source, node: &Node) -> Result<Document, Vec<Fault>> {
-    let faults = COMPILED_SCHEMA.validate(source, node);
-    if faults.is_empty() { Ok(Document { source: source.clone(), node: node.clone() }) } else { Err(faults) }
-}
-
 /// Makes the policies out of all documents; test documents are passed over.
 ///
 /// # Errors
 /// Every fault of every document.
 pub fn compile(documents: &[Document], read_file: ReadFile<'_>) -> Result<PolicySet, Vec<Fault>> {
-    let mut compiler = Compiler { faults: Vec::new(), sets: BTreeMap::new(), read_file };
+    compile_with(documents, read_file, Doubts::default())
+}
+
+/// What may be there in documents that could not be read, or have faults of shape: it is not said to be missing.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Doubts {
+    /// Platform sets.
+    pub sets: bool,
+}
+
+/// The same for documents that may have faults of shape, which are told already.
+pub(super) fn compile_with(
+    documents: &[Document],
+    read_file: ReadFile<'_>,
+    doubts: Doubts,
+) -> Result<PolicySet, Vec<Fault>> {
+    let mut compiler = Compiler { faults: Vec::new(), sets: BTreeMap::new(), read_file, doubts };
     for document in documents.iter().filter(|d| d.kind() == "PlatformSet") {
         compiler.platform_set(document);
     }
     let mut policies: Vec<Policy> = Vec::new();
     let mut places: BTreeMap<&str, &Document> = BTreeMap::new();
     for document in documents.iter().filter(|d| d.kind() == "TagPolicy") {
-        if let Some(first) = places.get(document.name()) {
+        // A name that is missing is told already.
+        if let Some(first) = places.get(document.name()).filter(|_| !document.name().is_empty()) {
             let span = document.node.at("/metadata/name").map_or(document.node.span, |n| n.span);
             let position = first.source.position(first.node.at("/metadata/name").map_or(0, |n| n.span.start));
             compiler.faults.push(
@@ -110,6 +81,7 @@ struct Compiler<'a> {
     faults: Vec<Fault>,
     sets: BTreeMap<String, (Arc<PlatformSet>, String)>,
     read_file: ReadFile<'a>,
+    doubts: Doubts,
 }
 
 /// What a policy says before its relations are resolved.
@@ -186,7 +158,7 @@ impl Compiler<'_> {
         }
         let json = document.node.at("/spec").map(Node::to_json).unwrap_or_default().to_string();
         // Files that shall stand alone may each bring the set along; only two that differ are a fault.
-        if self.sets.get(&name).is_some_and(|(_, known)| *known != json) {
+        if !name.is_empty() && self.sets.get(&name).is_some_and(|(_, known)| *known != json) {
             let span = document.node.at("/metadata/name").map_or(document.node.span, |n| n.span);
             self.fault(
                 &document.source,
@@ -315,7 +287,8 @@ impl Compiler<'_> {
         let mut classes: Vec<Class> = Vec::with_capacity(class_nodes.len());
         for node in class_nodes {
             let name = text(node.get("name"));
-            if let Some(first) = class_nodes.iter().take(classes.len()).find(|c| text(c.get("name")) == name) {
+            let before = class_nodes.iter().take(classes.len()).filter(|_| !name.is_empty());
+            if let Some(first) = before.into_iter().find(|c| text(c.get("name")) == name) {
                 let also = first.get("name").map_or(first.span, |n| n.span);
                 let span = node.get("name").map_or(node.span, |n| n.span);
                 let fault = self.fault(
@@ -558,6 +531,9 @@ impl Compiler<'_> {
             context.sets_used.push(name.to_owned());
             return Some(set.clone());
         }
+        if self.doubts.sets {
+            return None;
+        }
         let label = nearest(name, self.sets.keys().map(String::as_str)).map_or_else(
             || "there is no PlatformSet of this name".to_owned(),
             |near| format!("did you mean `{near}`?"),
@@ -576,6 +552,10 @@ impl Compiler<'_> {
     ) -> Option<Relation> {
         let name = text(Some(node));
         let Some(target) = context.classes.iter().position(|c| &*c.name == name) else {
+            // It may be the class whose own name is told to be missing.
+            if context.classes.iter().any(|c| c.name.is_empty()) {
+                return None;
+            }
             let label = nearest(name, context.classes.iter().map(|c| &*c.name))
                 .map_or_else(|| "there is no class of this name".to_owned(), |near| format!("did you mean `{near}`?"));
             self.fault(
@@ -598,6 +578,10 @@ impl Compiler<'_> {
             return None;
         }
         let (own, other) = (&context.classes[class], &context.classes[target]);
+        // A class without a form is one whose form is told to be wrong.
+        if own.forms.is_empty() || other.forms.is_empty() {
+            return None;
+        }
         let theirs = names_of_all(other);
         let mut by_form = Vec::with_capacity(own.forms.len());
         for (n, form) in own.forms.iter().enumerate() {

@@ -3,7 +3,8 @@
 
 use jiff::{ToSpan, civil};
 
-use super::compile::{Document, strings, text};
+use super::compile::{strings, text};
+use super::load::Document;
 use super::scope::Glob;
 use super::set::{Class, Mode, Policy, PolicySet};
 use super::verdict::Rule;
