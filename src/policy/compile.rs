@@ -188,13 +188,13 @@ impl Compiler<'_> {
                     );
                 }
                 Ok(platform) if !platform.platform().is_selectable() => {
-                    self.fault(
-                        source,
-                        item.span,
-                        "invalid-platform",
-                        format!("no runtime looks for `{platform}`"),
-                        "use Go's names, as in `linux/arm/v7`",
+                    let near = platform.platform().nearest_built_for();
+                    let label = near.map_or_else(
+                        || "use Go's names, as in `linux/arm/v7`".to_owned(),
+                        |near| format!("did you mean `{near}`?"),
                     );
+                    let message = format!("no runtime looks for `{platform}`");
+                    self.fault(source, item.span, "invalid-platform", message, label);
                 }
                 Ok(platform) => platforms.push(platform),
                 Err(error) => {
@@ -384,12 +384,9 @@ impl Compiler<'_> {
             match form {
                 Ok(form) => forms.push(form),
                 Err(error) => {
-                    // Within a plain or quoted scalar on one line the fault can be pointed at exactly.
-                    let exact = source.slice(node.span).find(form_text).map(|at| {
-                        Span::new(node.span.start + at + error.range.start, node.span.start + at + error.range.end)
-                    });
+                    let exact = within(source, node.span, form_text, &error.range);
                     let label = error.help.clone().unwrap_or_default();
-                    self.fault(source, exact.unwrap_or(node.span), "invalid-form", error.message, label);
+                    self.fault(source, exact, "invalid-form", error.message, label);
                 }
             }
         }
@@ -661,18 +658,23 @@ impl Compiler<'_> {
                 Ok(expression) => expressions.push(expression),
                 Err(error) => {
                     let span = item.get("cel").map_or(item.span, |n| n.span);
-                    self.fault(
-                        source,
-                        span,
-                        "invalid-expression",
-                        error.to_string(),
-                        "CEL over `image`, `tag`, `history`, `now`",
-                    );
+                    let written = text(item.get("cel"));
+                    let bytes = |at: usize| written.char_indices().nth(at).map_or(written.len(), |(byte, _)| byte);
+                    let range = bytes(error.range.start)..bytes(error.range.end);
+                    let exact = within(source, span, written, &range);
+                    self.fault(source, exact, "invalid-expression", error.message, error.help);
                 }
             }
         }
         Some((self.setting(source, severity, key.span, value), expressions))
     }
+}
+
+/// The place of a part of a text that a scalar gives: exact where the scalar has the text as it is, which is within a
+/// plain or quoted scalar on one line; else the scalar.
+fn within(source: &Source, scalar: Span, text: &str, part: &std::ops::Range<usize>) -> Span {
+    let found = source.slice(scalar).find(text).map(|at| scalar.start + at);
+    found.map_or(scalar, |start| Span::new(start + part.start, start + part.end))
 }
 
 /// The names that every form of a class captures: only these can be relied on in a relation.
