@@ -261,6 +261,7 @@ pub struct Metrics {
     reconcile_drift: IntCounterVec,
     policies: IntGauge,
     policy_reload_success: IntGauge,
+    policy_rejudge_pending: IntGauge,
     policy_reload_at: Gauge,
     certificate_expiry: GaugeVec,
     certificate_reloads: IntCounterVec,
@@ -444,6 +445,10 @@ impl Metrics {
                 &["registry"],
             )?,
             policies: gauge("policies", "Policies in force.")?,
+            policy_rejudge_pending: gauge(
+                "policy_rejudge_pending",
+                "Tags that wait to be judged by policies that changed, or because their repository was met for the first time; the same figure on every replica.",
+            )?,
             policy_reload_success: gauge(
                 "policy_reload_success",
                 "Whether the last reading of the policies succeeded; while 0, the ones before stay in force.",
@@ -652,6 +657,11 @@ impl Metrics {
             self.violations.with_label_values(&labels).set(clamped(count));
             shown.insert((policy.to_owned(), rule, severity, state));
         }
+    }
+
+    /// So many tags wait to be judged again from the record.
+    pub fn rejudging(&self, pending: u64) {
+        self.policy_rejudge_pending.set(clamped(pending));
     }
 
     /// A registry answered, or did not, after `elapsed`.

@@ -21,6 +21,8 @@ use crate::store::Store;
 const FILE_BYTES_MAX: u64 = 1 << 20;
 /// How often files are looked at even without a notice: the floor under lost notices.
 const POLL: Duration = Duration::from_secs(30);
+/// When policies in force are put to the record again after the store failed at it.
+const OWED: Duration = Duration::from_secs(2);
 /// Editors and ConfigMaps change several files in a row.
 const SETTLE: Duration = Duration::from_millis(200);
 
@@ -116,7 +118,12 @@ pub(super) async fn watch<S: Store>(
     pipeline: Pipeline<S>,
     stop: CancellationToken,
 ) {
-    let Policies::Paths(paths) = &policies else { return pipeline.policies_changed().await };
+    let mut settled = pipeline.policies_changed().await;
+    let none = Vec::new();
+    let paths = match &policies {
+        Policies::Paths(paths) => paths,
+        Policies::Shipped => &none,
+    };
     let changed = Arc::new(Notify::new());
     let mut watcher = {
         let changed = changed.clone();
@@ -132,7 +139,6 @@ pub(super) async fn watch<S: Store>(
             }
         }
     }
-    pipeline.policies_changed().await;
     // What changed between the first reading and the watch made no notice.
     changed.notify_one();
     let mut told: Option<String> = None;
@@ -140,7 +146,13 @@ pub(super) async fn watch<S: Store>(
         tokio::select! {
             () = stop.cancelled() => return,
             () = changed.notified() => {}
-            () = tokio::time::sleep(POLL) => {}
+            () = tokio::time::sleep(if settled { POLL } else { OWED }) => {}
+        }
+        if !settled {
+            settled = pipeline.policies_changed().await;
+        }
+        if paths.is_empty() {
+            continue;
         }
         tokio::time::sleep(SETTLE).await;
         let now = pipeline.clock.now();
@@ -160,7 +172,7 @@ pub(super) async fn watch<S: Store>(
                 pipeline.metrics.policies_read(Some(set.policies().len()), now);
                 tracing::info!(policies = set.policies().len(), hash = set.hash(), "new policies are in force");
                 pipeline.policies.store(Arc::new(set));
-                pipeline.policies_changed().await;
+                settled = pipeline.policies_changed().await;
             }
             Ok(Err(fault)) => {
                 let text = fault.to_string();

@@ -92,6 +92,8 @@ struct Context<'a> {
     identities: &'a [String],
     lines: Vec<Line>,
     sets_used: Vec<String>,
+    /// The schemas of files that were read, whose content is part of what the policy says.
+    files: Vec<String>,
 }
 
 pub(super) fn location(source: &Source, span: Span) -> Option<Arc<PolicyLocation>> {
@@ -320,6 +322,7 @@ impl Compiler<'_> {
             identities: &identities,
             lines: Vec::new(),
             sets_used: Vec::new(),
+            files: Vec::new(),
         };
         let required: Vec<Requirements> = class_nodes
             .iter()
@@ -332,7 +335,7 @@ impl Compiler<'_> {
                 add_line(&mut context.lines, n, &context.identities[n], None, Vec::new());
             }
         }
-        let Context { lines, sets_used, .. } = context;
+        let Context { lines, sets_used, files, .. } = context;
         let followed: Vec<usize> =
             required.iter().filter_map(|r| r.follows.as_ref().map(|(_, f)| f.target.class)).collect();
         for (n, (class, require)) in classes.iter_mut().zip(required).enumerate() {
@@ -360,6 +363,10 @@ impl Compiler<'_> {
             if let Some((_, json)) = self.sets.get(name) {
                 hash.update(json);
             }
+        }
+        for file in &files {
+            // By its own hash, so that no two files can be taken for one.
+            hash.update(Sha256::digest(file));
         }
         Some(Policy {
             name: document.name().into(),
@@ -512,8 +519,8 @@ impl Compiler<'_> {
             member_of,
             members_tagged,
             locked: plain(self, "locked"),
-            config: self.schema(source, severity, node, "config"),
-            manifest: self.schema(source, severity, node, "manifest"),
+            config: self.schema(context, node, "config"),
+            manifest: self.schema(context, node, "manifest"),
             expect: self.expressions(source, severity, node),
         }
     }
@@ -604,13 +611,8 @@ impl Compiler<'_> {
     }
 
     /// A JSON Schema: inline, `file:NAME`, or either under `schema:`/`file:` beside severity, for and note.
-    fn schema(
-        &mut self,
-        source: &Source,
-        severity: Severity,
-        node: &Node,
-        key: &str,
-    ) -> Option<(Setting, Arc<Schema>)> {
+    fn schema(&mut self, context: &mut Context<'_>, node: &Node, key: &str) -> Option<(Setting, Arc<Schema>)> {
+        let (source, severity) = (context.source, context.severity);
         let (name, value) = node.entry(key)?;
         let wrapped = value.get("schema").or_else(|| value.get("file"));
         let setting = self.setting(source, severity, name.span, if wrapped.is_some() { value } else { unwritten() });
@@ -618,8 +620,16 @@ impl Compiler<'_> {
         let json = match schema.as_str() {
             Some(path) => {
                 let path = path.strip_prefix("file:").unwrap_or(path);
-                match (self.read_file)(source, path).and_then(|t| serde_json::from_str(&t).map_err(|e| e.to_string())) {
-                    Ok(json) => json,
+                let read = (self.read_file)(source, path);
+                let parsed = |text: String| {
+                    let json: Result<serde_json::Value, _> = serde_json::from_str(&text);
+                    json.map(|json| (json, text)).map_err(|error| error.to_string())
+                };
+                match read.and_then(parsed) {
+                    Ok((json, text)) => {
+                        context.files.push(text);
+                        json
+                    }
                     Err(error) => {
                         let message = format!("cannot read the schema `{path}`: {error}");
                         self.fault(

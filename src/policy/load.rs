@@ -214,6 +214,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_a_policy_reads_from_files_is_part_of_its_hash() {
+        let text = policy("    - {name: a, form: a, require: {config: 'file:a.json', manifest: {file: b.json}}}\n");
+        let hash = |a: &'static str, b: &'static str| {
+            let read = move |_: &Source, name: &str| Ok(if name == "a.json" { a.to_owned() } else { b.to_owned() });
+            let (_, set) = load(&[Source::new("p.yaml", text.as_str())], &read).unwrap();
+            (set.hash().to_owned(), set.policies()[0].hash.clone())
+        };
+        let before = hash("{}", "{}");
+        assert_eq!(before, hash("{}", "{}"));
+        for (a, b) in [("{ }", "{}"), ("{}", r#"{"type": "object"}"#), ("{}", "true")] {
+            let after = hash(a, b);
+            assert!(after.0 != before.0 && after.1 != before.1, "{a} {b}");
+        }
+    }
+
     proptest! {
         /// Documents of a wrong shape are compiled too, so nothing there may rely on the schema.
         #[test]

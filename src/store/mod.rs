@@ -377,6 +377,8 @@ pub struct Stats {
     pub oldest: Option<Timestamp>,
     /// Dead letters kept.
     pub dead_letters: u64,
+    /// Tags, and repositories as a whole, that wait to be judged again from the record.
+    pub rejudging: u64,
     /// Open violations by kind.
     pub violations: Vec<ViolationCount>,
     /// Alerts waiting, by sink.

@@ -455,6 +455,7 @@ impl Store for EmbeddedStore {
             queued: unsigned(totals.queued),
             oldest,
             dead_letters: unsigned(totals.dead_letters),
+            rejudging: unsigned(totals.rejudging),
             violations: totals.violations.into_iter().map(kind).collect(),
             outbox: totals.outbox.into_iter().map(|(sink, count)| (sink, unsigned(count))).collect(),
             bytes: bytes.filter_map(|path| std::fs::metadata(path).ok()).map(|m| m.len()).sum(),

@@ -34,13 +34,13 @@ pub(super) fn complete(w: &mut Writing<'_>, claim: &Claim, step: &Step, keep: bo
         end_event(w, repo, *number, end)?;
     }
     for tag in &step.rechecked {
-        w.conn.prepare_cached("DELETE FROM rechecks WHERE repo = ?1 AND tag = ?2 AND fence < ?3")?.execute(params![
-            repo,
-            codec::tag_text(tag.as_ref()),
-            fence
-        ])?;
+        let mut remove = w.conn.prepare_cached(
+            "DELETE FROM rechecks WHERE repo = ?1 AND tag = ?2 AND fence < ?3 RETURNING origin = 'policy-change'",
+        )?;
+        let removed = remove.query_row(params![repo, codec::tag_text(tag.as_ref()), fence], |row| row.get(0));
+        w.change.rejudging -= i64::from(removed.optional()?.unwrap_or(false));
     }
-    want(w.conn, repo, &step.rechecks, fence - 1)?;
+    w.change.rejudging += want(w.conn, repo, &step.rechecks, fence - 1)?;
     if !keep {
         w.conn.prepare_cached("UPDATE repositories SET fence = fence + 1 WHERE id = ?1")?.execute([repo])?;
         w.work |= schedule(w.conn, repo)?;
