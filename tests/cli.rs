@@ -159,7 +159,9 @@ async fn images_of_a_loopback_registry_are_judged_without_any_configuration() {
 
     // Nothing to judge.
     desk.judge(&["check", &of("iot/good:1.0.9")]).with(2).out("there is no such tag; the repository has 1.0.0, latest");
-    desk.judge(&["check", &of("iot/good:1.0.9"), "--allow-empty"]).with(0);
+    // Nothing judged may be accepted; a name that is not there is a slip, and no pass.
+    desk.judge(&["check", &of("iot/good:1.0.9"), "--allow-empty"]).with(2);
+    desk.judge(&["audit", &of("iot/none"), "--allow-empty"]).with(2).out("there is no repository");
     desk.judge(&["check", &of("iot/good:1.0.9"), &of("iot/good:1.0.0")]).with(3);
     desk.judge(&["check", &of("other:v1")]).with(2).err("`edge` does not govern").out("no policy governs");
     desk.judge(&["check", &of("other:v1"), "--allow-empty"]).with(0);

@@ -15,6 +15,9 @@ use crate::policy::Severity;
 use crate::report::{ExitRules, Format, Output, Report, visible};
 use crate::store::embedded::ReadOnly;
 
+/// The exit code where all that was named is not there.
+const NOT_THERE: u8 = 2;
+
 /// The flags of everything that judges.
 #[derive(Debug, clap::Args)]
 pub(super) struct Flags {
@@ -31,7 +34,8 @@ pub(super) struct Flags {
     /// Report without failing: findings and errors leave the exit code 0
     #[arg(long)]
     pub exit_zero: bool,
-    /// Accept that there is nothing to judge
+    /// Accept that there is nothing to judge: no tags, or none that a policy governs. What is named and not there stays
+    /// a fault
     #[arg(long)]
     pub allow_empty: bool,
     /// Take policies, credentials, registries' settings and the record of tags from this configuration
@@ -114,11 +118,11 @@ impl Flags {
             }
         }
         let rules = ExitRules { fail_on: self.fail_on, allow_empty: self.allow_empty, exit_zero: self.exit_zero };
-        // That something is not there was determined: alone it is nothing to judge, which may be accepted.
-        let only_absent = absent == report.problems.len() && (report.verdicts.is_empty() || self.allow_empty);
-        if !only_absent {
-            return Ok(rules.code(report));
+        // That something is not there was determined: alone, what was named is nothing to judge, and no flag makes a
+        // slip of the keyboard a pass.
+        if report.verdicts.is_empty() && absent > 0 && absent == report.problems.len() {
+            return Ok(NOT_THERE);
         }
-        Ok(rules.code(&Report { problems: Vec::new(), ..report.clone() }))
+        Ok(rules.code(report))
     }
 }

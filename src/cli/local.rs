@@ -164,6 +164,17 @@ fn by_itself(mut verdict: Verdict, set: &PolicySet, recorded: bool) -> Verdict {
         class.map(|c| c.require.rules().into_iter().map(|(rule, _)| rule).collect()).unwrap_or_default();
     let aside = |rule: Rule| NEEDS_REGISTRY.contains(&rule) && !(recorded && rule == Rule::Immutable);
     verdict.findings.retain(|f| !aside(f.rule));
+    // There is no registry here: what is missing is missing in the layout.
+    for finding in &mut verdict.findings {
+        finding.message = finding.message.replace("the registry", "the layout");
+        finding.advice = match finding.is_error() || finding.advice.contains("registry") {
+            true => "Write the layout again, with everything that its images list.".to_owned(),
+            false => std::mem::take(&mut finding.advice),
+        };
+    }
+    for not in &mut verdict.not_evaluated {
+        not.why = not.why.replace("the registry", "the layout");
+    }
     verdict.evaluated.retain(|rule| !aside(*rule));
     verdict.not_evaluated.retain(|n| !aside(n.rule));
     verdict

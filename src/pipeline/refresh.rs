@@ -269,6 +269,7 @@ impl<S: Store> Pipeline<S> {
                 break;
             }
         }
+        step.governing = Some(set.governing(repository).iter().map(|policy| policy.name.clone()).collect());
         step.alerts.extend(alerts_for(&step.changes, repository, &self.sinks));
         tracing::info!(image.repository = %repository, tags = judged, "its tags are judged again by the new policies");
         Ok(())

@@ -246,6 +246,9 @@ pub struct Step {
     pub contents: Vec<Content>,
     /// Tags seen.
     pub tags: Vec<TagUpdate>,
+    /// Where the policies changed: those that govern the repository now. The verdicts of all others are removed, and
+    /// those on what classes lack, which are reached anew.
+    pub governing: Option<Vec<Arc<str>>>,
     /// Verdicts reached.
     pub verdicts: Vec<Judged>,
     /// Violations entered, changed or resolved, each with the edges to announce.

@@ -320,7 +320,8 @@ pub(super) fn keeps_platforms(
     if let Some(cause) = facts.view.unknown.first() {
         return case.undetermined(Rule::KeepsPlatforms, &cause.clone());
     }
-    let message = format!("{} was in {before} and is not in {}", list(&lost), facts.tag);
+    let (was, is) = if lost.len() == 1 { ("was", "is") } else { ("were", "are") };
+    let message = format!("{} {was} in {before} and {is} not in {}", list(&lost), facts.tag);
     let finding = case.finding(Rule::KeepsPlatforms, Reason::PlatformRegression, setting, message);
     case.found(Finding { expected: texts(other.platforms()), actual: texts(&has), ..finding })
 }
