@@ -645,7 +645,7 @@ impl Compiler<'_> {
             }
             None => schema.to_json(),
         };
-        match Schema::from_json(json) {
+        match Schema::foreign(json) {
             Ok(schema) => Some((setting, Arc::new(schema))),
             Err(error) => {
                 self.fault(
@@ -653,7 +653,7 @@ impl Compiler<'_> {
                     schema.span,
                     "invalid-schema",
                     error.to_string(),
-                    "remote references are never followed",
+                    "a JSON Schema of draft 2020-12 that stands for itself",
                 );
                 None
             }

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::super::expression::Expression;
 use super::super::form::Captures;
 use super::super::judge::{Case, Facts, Gather, Met};
-use super::super::observation::{Fact, Span};
+use super::super::observation::{Cause, CauseKind, Fact, Span};
 use super::super::reason::Reason;
 use super::super::set::{IndexRule, KeepsPlatforms, Lead, PlatformRule, PlatformSet, Revision, Setting, WantedKind};
 use super::super::verdict::{Finding, Rule, Severity, State};
@@ -445,6 +445,10 @@ fn against(
     name: &str,
 ) -> Met {
     let faults = match serde_json::from_slice(bytes) {
+        Ok(json) if !schema.is_bounded_over(&json) => {
+            let text = format!("{name} is too large for the policy's schema: so many questions are not asked");
+            return case.undetermined(rule, &Cause { kind: CauseKind::Limit, text });
+        }
         Ok(json) => schema.check(&json),
         Err(error) => vec![format!("it is not JSON: {error}")],
     };
