@@ -98,16 +98,33 @@ fn unreadable(path: &Path, error: &std::io::Error) -> PolicyFault {
     PolicyFault(vec![Fault::error(&source, span, "unreadable-file", format!("cannot read the policies: {error}"))])
 }
 
-/// The texts of policy files: those named, and those in named folders that end in `.yaml`, `.yml` or `.json`.
+/// The texts of policy files: those named, and those in named folders that end in `.yaml`, `.yml` or `.json`. Of a folder's
+/// JSON files, those that a policy beside them names by `file:` are its schemas and no policies.
 ///
 /// # Errors
 /// What cannot be read.
 pub fn sources(paths: &[PathBuf]) -> Result<Vec<Source>, PolicyFault> {
     let files = files(paths)?;
-    files
-        .iter()
-        .map(|path| text(path).map(|t| Source::new(path.display().to_string(), t)).map_err(|e| unreadable(path, &e)))
-        .collect()
+    let read = |path: &PathBuf| {
+        text(path).map(|t| Source::new(path.display().to_string(), t)).map_err(|e| unreadable(path, &e))
+    };
+    let all: Vec<Source> = files.iter().map(read).collect::<Result<_, _>>()?;
+    let named = |path: &Path| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let beside = |source: &&Source| Path::new(&*source.name).parent() == path.parent();
+        let ways =
+            [format!("file:{name}"), format!("file: {name}"), format!("file: \"{name}\""), format!("file: '{name}'")];
+        all.iter().filter(beside).any(|source| ways.iter().any(|way| source.text.contains(way)))
+    };
+    // What says of itself that it is a document of the policy language is one, whoever names it.
+    let is_schema = |path: &Path, source: &Source| {
+        path.extension().is_some_and(|e| e == "json")
+            && !paths.iter().any(|given| given == path)
+            && !source.text.contains("apiVersion")
+            && named(path)
+    };
+    let schemas: Vec<bool> = files.iter().zip(&all).map(|(path, source)| is_schema(path, source)).collect();
+    Ok(all.into_iter().zip(schemas).filter(|(_, schema)| !schema).map(|(source, _)| source).collect())
 }
 
 /// Follows the policy files until `stop`. What is invalid leaves the policies before in force, is told, counted
@@ -190,5 +207,29 @@ pub(super) async fn watch<S: Store>(
             }
             Err(error) => tracing::error!(%error, "loading the policies ended by a fault of the program"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schemas_beside_policies_are_no_policies() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        write(
+            "policy.yaml",
+            "apiVersion: tidewaiter.dev/v1\nkind: TagPolicy\nmetadata: {name: a}\nspec:\n  repositories: ['a.example/**']\n  classes:\n    - {name: a, form: a, require: {config: 'file:labels.json', manifest: {file: m.json}}}\n",
+        );
+        write("labels.json", r#"{"type": "object"}"#);
+        write("m.json", "true");
+        let all = || Policies::Paths(vec![folder.path().to_owned()]);
+        let before = load(&all()).unwrap_or_else(|fault| panic!("{fault}")).hash().to_owned();
+        write("labels.json", r#"{"type": "object", "required": ["config"]}"#);
+        assert_ne!(load(&all()).unwrap().hash(), before, "a changed schema is a changed policy");
+        // What nobody names is told: it may be meant as a policy.
+        write("other.json", "{}");
+        assert!(load(&all()).unwrap_err().to_string().contains("other.json"));
     }
 }
