@@ -495,6 +495,16 @@ async fn the_record_is_read_from_the_store_and_from_the_daemon_alike() {
     run(&["store", "backup", "copy.db"]).with(0).out("copy.db is a copy of");
     run(&["store", "backup", "copy.db"]).with(2);
     desk.run(&["store", "verify", "copy.db"]).with(0);
+    // Other policies over what is on record: the registry is not asked.
+    run(&["replay", "--policy", "policies"]).with(0).out("1 tag was judged: nothing would change");
+    desk.write("strict.yaml", POLICY.replace("linux/arm/v7]", "linux/arm/v7, linux/s390x]"));
+    let replayed = run(&["replay", "--policy", "strict.yaml"]).with(0).out("1 verdict would change");
+    let replayed = replayed.out("iot/good\n  1.0.0             violation\n").out("+ platforms (critical): linux/s390x");
+    assert!(!replayed.out.contains("immutable"), "both say that it moved: {}", replayed.out);
+    let json = run(&["replay", "--policy", "strict.yaml", "-o", "json", "--since", "1h"]).with(0).json();
+    assert_eq!((&json["kind"], &json["summary"]["changed"]), (&json!("Replay"), &json!(1)), "{json:#}");
+    assert_eq!(json["changes"][0]["after"]["findings"][0]["reason"], "missing-platform");
+    run(&["replay", "--policy", "strict.yaml", "--since", "2099-01-01T00:00:00Z"]).with(0).out("0 tags were judged");
     let by_store = (run(&["history", &tag, "-o", "json"]).json(), run(&["violations"]).out);
 
     let http = support::http::Http::new(None).unwrap();
@@ -544,6 +554,7 @@ fn help_manual_completions_and_version_are_there() {
         "history",
         "violations",
         "accept",
+        "replay",
         "store",
         "init",
         "doctor",

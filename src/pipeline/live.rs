@@ -36,6 +36,8 @@ pub enum Source {
     Registry(Client),
     /// A directory or archive in the OCI image layout.
     Layout(Layout),
+    /// What is on record, and nothing else: nobody is asked what is there now.
+    Record,
 }
 
 /// Why nothing could be judged at all.
@@ -123,6 +125,16 @@ impl<'a> Live<'a> {
         self.recall(std::slice::from_ref(tag)).await?;
         let record = self.records.get(tag);
         Ok(record.is_some_and(|record| record.history.as_ref().is_some_and(|history| !history.is_empty())))
+    }
+
+    /// Since when a tag has led to what it leads to on record.
+    ///
+    /// # Errors
+    /// [`LiveError::Record`].
+    pub async fn since(&mut self, tag: &Tag) -> Result<Option<Timestamp>, LiveError> {
+        self.recall(std::slice::from_ref(tag)).await?;
+        let history = self.records.get(tag).and_then(|record| record.history.as_ref());
+        Ok(history.and_then(|history| history.periods().last().map(|period| period.from)))
     }
 
     /// Every tag on record that the registry's list lacks.
@@ -217,6 +229,7 @@ impl<'a> Live<'a> {
     pub async fn tags(&mut self) -> Result<Vec<Tag>, LiveError> {
         let tags = match self.source {
             Source::Layout(layout) => layout.entries().iter().filter_map(|e| e.name.as_deref()?.parse().ok()).collect(),
+            Source::Record => self.unlisted(&[]).await?,
             Source::Registry(client) => {
                 let session = client.session(listing());
                 list(&session, &self.repository)
@@ -244,9 +257,79 @@ impl<'a> Live<'a> {
         self.listed = Some(Ok(tags));
     }
 
+    /// Takes tags to lead where the record has them.
+    async fn resolve_from_record(&mut self, tags: &[Tag]) {
+        if let Err(error) = self.recall(tags).await {
+            let cause = Cause { kind: CauseKind::Registry, text: error.to_string() };
+            self.resolved.extend(tags.iter().map(|tag| (tag.clone(), Fact::Undetermined(cause.clone()))));
+            return;
+        }
+        let current = |tag: &Tag| self.records.get(tag).and_then(|record| record.current.clone());
+        let found: Vec<(Tag, Option<Digest>)> = tags.iter().map(|tag| (tag.clone(), current(tag))).collect();
+        let asks: Vec<Question> =
+            found.iter().filter_map(|(_, digest)| digest.clone()).map(Question::Manifest).collect();
+        self.fetch_from_record(&asks).await;
+        for (tag, digest) in found {
+            let fact = Fact::Known(digest);
+            self.recount(&tag, &fact);
+            self.resolved.insert(tag, fact);
+        }
+    }
+
+    /// Reads manifests and configs from the record. What was not kept there may well be at the registry.
+    async fn fetch_from_record(&mut self, asks: &[Question]) {
+        let Some(record) = self.record else { return };
+        let key = |ask: &Question| match ask {
+            Question::Manifest(digest) => Some((digest.clone(), ContentKind::Manifest)),
+            Question::Config(digest) => Some((digest.clone(), ContentKind::Config)),
+            _ => None,
+        };
+        let wanted: Vec<Question> =
+            asks.iter().filter(|ask| key(ask).is_some_and(|key| !self.contents.contains_key(&key))).cloned().collect();
+        for some in wanted.chunks(RECORDS) {
+            let unknown = |text: String| Fact::Undetermined(Cause { kind: CauseKind::Registry, text });
+            let mut facts: HashMap<ContentKey, Fact<Arc<Content>>> = HashMap::new();
+            match record.answer(&self.repository, some.to_vec()).await {
+                Err(error) => {
+                    facts.extend(some.iter().filter_map(key).map(|key| (key, unknown(error.to_string()))));
+                }
+                Ok(answers) => {
+                    let absent = || unknown("it is not on record".to_owned());
+                    facts.extend(some.iter().filter_map(key).map(|key| (key, absent())));
+                    for (ask, answer) in answers {
+                        let content = match (&ask, answer) {
+                            (Question::Config(digest), Answer::Config(Fact::Known(config))) => {
+                                config_content(digest.clone(), &config.bytes)
+                            }
+                            (Question::Manifest(digest), Answer::Manifest(Fact::Known(manifest))) => {
+                                let parsed = manifest.parsed.as_ref().ok();
+                                let index = parsed.and_then(|parsed| parsed.index());
+                                let children = index.map(|i| i.entries.iter().map(|e| e.digest.clone()).collect());
+                                Content {
+                                    digest: digest.clone(),
+                                    kind: ContentKind::Manifest,
+                                    media_type: parsed.map(|p| p.media_type.as_str().to_owned()).unwrap_or_default(),
+                                    bytes: manifest.bytes.clone(),
+                                    children: children.unwrap_or_default(),
+                                }
+                            }
+                            _ => continue,
+                        };
+                        facts.extend(key(&ask).map(|key| (key, Fact::Known(Arc::new(content)))));
+                    }
+                }
+            }
+            self.contents.extend(facts);
+        }
+    }
+
     /// Looks at tags, telling after each that one more is done.
     pub async fn resolve(&mut self, tags: &[Tag], mut done: impl FnMut()) {
         let unknown: Vec<Tag> = tags.iter().filter(|t| !self.resolved.contains_key(*t)).cloned().collect();
+        if matches!(self.source, Source::Record) {
+            self.resolve_from_record(&unknown).await;
+            return unknown.iter().for_each(|_| done());
+        }
         let session = self.session(unknown.len());
         let source = self.source;
         let repository = &self.repository;
@@ -299,7 +382,7 @@ impl<'a> Live<'a> {
                     time: Duration::from_secs(30).saturating_mul(each),
                 }))
             }
-            Source::Layout(_) => None,
+            Source::Layout(_) | Source::Record => None,
         }
     }
 
@@ -330,7 +413,8 @@ impl<'a> Live<'a> {
 
     /// Brings findings into the states that they have by the record: pending until their time is up.
     async fn age(&self, verdicts: &mut [Verdict], now: Timestamp) -> Result<(), LiveError> {
-        let Some(record) = self.record else { return Ok(()) };
+        // Another policy's waiting times have not begun: of what is on record they count as elapsed.
+        let Some(record) = self.record.filter(|_| !matches!(self.source, Source::Record)) else { return Ok(()) };
         for some in verdicts.chunks_mut(RECORDS) {
             let tags: BTreeSet<Option<Tag>> = some.iter().map(|verdict| verdict.subject.tag.clone()).collect();
             let open = record.open_violations(&self.repository, tags.into_iter().collect()).await;
@@ -447,6 +531,9 @@ impl<'a> Live<'a> {
 
     /// Reads the manifests and configs that are asked for and not known.
     async fn fetch(&mut self, session: Option<&Session>, asks: &[Question]) {
+        if matches!(self.source, Source::Record) {
+            return self.fetch_from_record(asks).await;
+        }
         let wanted: Vec<ContentKey> = asks
             .iter()
             .filter_map(|ask| match ask {
@@ -474,7 +561,7 @@ impl<'a> Live<'a> {
                     (Source::Layout(layout), _, ContentKind::Config) => layout
                         .fetch_blob(&digest, CONFIG_BYTES_MAX)
                         .map(|f| f.map(|bytes| config_content(digest.clone(), &bytes))),
-                    (Source::Registry(_), None, _) => Ok(None),
+                    (Source::Registry(_), None, _) | (Source::Record, ..) => Ok(None),
                 };
                 ((digest, kind), got)
             })
