@@ -159,7 +159,9 @@ async fn images_of_a_loopback_registry_are_judged_without_any_configuration() {
 
     // Nothing to judge.
     desk.judge(&["check", &of("iot/good:1.0.9")]).with(2).out("there is no such tag; the repository has 1.0.0, latest");
-    desk.judge(&["check", &of("iot/good:1.0.9"), "--allow-empty"]).with(0);
+    // Nothing judged may be accepted; a name that is not there is a slip, and no pass.
+    desk.judge(&["check", &of("iot/good:1.0.9"), "--allow-empty"]).with(2);
+    desk.judge(&["audit", &of("iot/none"), "--allow-empty"]).with(2).out("there is no repository");
     desk.judge(&["check", &of("iot/good:1.0.9"), &of("iot/good:1.0.0")]).with(3);
     desk.judge(&["check", &of("other:v1")]).with(2).err("`edge` does not govern").out("no policy governs");
     desk.judge(&["check", &of("other:v1"), "--allow-empty"]).with(0);
@@ -460,13 +462,26 @@ async fn the_record_is_read_from_the_store_and_from_the_daemon_alike() {
     let tag = format!("{host}/iot/good:1.0.0");
 
     run(&["history", &tag]).with(3).err("there is no store");
+    // Without a record the past is not judged, and a run says so once.
+    let without = run(&["check", &tag]).with(0).err("there is no record yet in").out("not evaluated: immutable");
+    assert_eq!(without.err.lines().count(), 1, "{}", without.err);
     let audit = run(&["audit", &host, "--record"]).with(0);
     assert!(!audit.out.contains("not evaluated"), "with a record there is a history: {}", audit.out);
     run(&["history", &tag]).with(0).out(first.as_str()).out("audit");
     run(&["violations"]).with(0).out("no violations");
 
     // A released version moves: the next audit finds it, and it is on record.
-    let second = registry.push("iot/good", "1.0.0", &index(&TIER1, "b")).await;
+    let moved = index(&TIER1, "b");
+    run(&["check", &tag]).with(0).out("1 tag meets");
+    layout(&desk.path().join("next"), &[("1.0.0", &moved)]);
+    run(&["check", "oci:next", "--as", &tag]).with(1).out("the tag moved from");
+    let second = registry.push("iot/good", "1.0.0", &moved).await;
+    // A check reads the record and writes nothing.
+    for _ in 0..2 {
+        run(&["check", &tag]).with(1).out("immutable").out(first.short());
+        run(&["audit", &format!("{host}/iot/good")]).with(1).out("immutable");
+    }
+    run(&["violations"]).with(0).out("no violations");
     run(&["audit", &format!("{host}/iot/good"), "--record"]).with(1).out("immutable");
     let listed = run(&["violations", "-o", "json"]).with(0).json();
     assert_eq!(listed["violations"][0]["requirement"], "immutable");
@@ -480,6 +495,16 @@ async fn the_record_is_read_from_the_store_and_from_the_daemon_alike() {
     run(&["store", "backup", "copy.db"]).with(0).out("copy.db is a copy of");
     run(&["store", "backup", "copy.db"]).with(2);
     desk.run(&["store", "verify", "copy.db"]).with(0);
+    // Other policies over what is on record: the registry is not asked.
+    run(&["replay", "--policy", "policies"]).with(0).out("1 tag was judged: nothing would change");
+    desk.write("strict.yaml", POLICY.replace("linux/arm/v7]", "linux/arm/v7, linux/s390x]"));
+    let replayed = run(&["replay", "--policy", "strict.yaml"]).with(0).out("1 verdict would change");
+    let replayed = replayed.out("iot/good\n  1.0.0             violation\n").out("+ platforms (critical): linux/s390x");
+    assert!(!replayed.out.contains("immutable"), "both say that it moved: {}", replayed.out);
+    let json = run(&["replay", "--policy", "strict.yaml", "-o", "json", "--since", "1h"]).with(0).json();
+    assert_eq!((&json["kind"], &json["summary"]["changed"]), (&json!("Replay"), &json!(1)), "{json:#}");
+    assert_eq!(json["changes"][0]["after"]["findings"][0]["reason"], "missing-platform");
+    run(&["replay", "--policy", "strict.yaml", "--since", "2099-01-01T00:00:00Z"]).with(0).out("0 tags were judged");
     let by_store = (run(&["history", &tag, "-o", "json"]).json(), run(&["violations"]).out);
 
     let http = support::http::Http::new(None).unwrap();
@@ -492,6 +517,11 @@ async fn the_record_is_read_from_the_store_and_from_the_daemon_alike() {
     desk.run(&["violations", "--server", &format!("http://{admin}")]).with(0).out("immutable");
     run(&["dead-letters", "--retry"]).with(0).err("0 could be read now");
     run(&["audit", &host, "--record"]).with(2).err("in use by another process").err("keeps the baseline itself");
+    // A check judges by the record while the daemon has it, also by another policy.
+    let checked = run(&["check", &tag, "-o", "json"]).with(1).json();
+    assert_eq!(checked["verdicts"][0]["findings"][0]["requirement"], "immutable", "{checked:#}");
+    assert_eq!(checked["verdicts"][0]["findings"][0]["since"], by_store.0["history"][0]["from"], "{checked:#}");
+    run(&["check", &tag, "--policy", "policy.yaml"]).with(1).out("policy edge").out("immutable");
     run(&["doctor"]).with(0).out("in use by a running daemon");
     run(&["store", "verify"]).with(0).out("is whole");
     // Somewhere else the daemon is not found, and the store is its own.
@@ -524,6 +554,7 @@ fn help_manual_completions_and_version_are_there() {
         "history",
         "violations",
         "accept",
+        "replay",
         "store",
         "init",
         "doctor",

@@ -212,3 +212,31 @@ fn links_within_the_documentation_lead_somewhere() {
         assert!(linked.lines().any(|line| Path::new(line) == page), "nothing links to {}", page.display());
     }
 }
+
+/// Every example policy of the pages for people is a policy, and no requirement is without its line.
+#[test]
+fn examples_of_policies_are_policies() {
+    use tidewaiter::document::{Source, render};
+    use tidewaiter::policy::{Rule, VARIABLES, lint, load};
+    let read = |page: &str| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap();
+    for page in ["README.md", "docs/policies.md"] {
+        let text = read(page);
+        let blocks = text.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap_or_default());
+        let policies: Vec<&str> = blocks.filter(|block| block.contains("kind: TagPolicy\n")).collect();
+        assert!(!policies.is_empty(), "{page}");
+        for block in policies {
+            let none = |_: &Source, name: &str| Err(format!("no file {name}"));
+            let (documents, set) =
+                load(&[Source::new(page, block)], &none).unwrap_or_else(|f| panic!("{}", render(&f, false)));
+            let faults = lint(&documents, &set, None, jiff::civil::date(2026, 11, 23));
+            assert!(faults.is_empty(), "{}", render(&faults, false));
+        }
+    }
+    let page = read("docs/policies.md");
+    for rule in Rule::ALL {
+        assert!(page.contains(&format!("`{rule}`")), "docs/policies.md says nothing of `{rule}`");
+    }
+    for variable in VARIABLES {
+        assert!(page.contains(&format!("`{variable}")), "docs/policies.md says nothing of `{variable}`");
+    }
+}

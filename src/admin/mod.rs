@@ -171,6 +171,7 @@ impl<S: Store> Admin<S> {
                 Duration::try_from(self.clock.now().duration_since(oldest)).unwrap_or(Duration::ZERO)
             });
             self.metrics.queue(stats.queued, age);
+            self.metrics.rejudging(stats.rejudging);
             self.metrics.store(stats.bytes, stats.available, stats.dead_letters);
             self.metrics
                 .violations(stats.violations.iter().map(|v| (v.policy.as_str(), v.rule, v.severity, v.state, v.count)));

@@ -14,13 +14,15 @@ use crate::alert::{Alert, Topic, alerts_about_self};
 use crate::config::{Config, Policies};
 use crate::document::{Fault, Source, render};
 use crate::pipeline::Pipeline;
-use crate::policy::{Document, PolicySet, compile, documents};
+use crate::policy::{self, PolicySet};
 use crate::store::Store;
 
 /// Largest policy file, in bytes (threat model, section 5).
 const FILE_BYTES_MAX: u64 = 1 << 20;
 /// How often files are looked at even without a notice: the floor under lost notices.
 const POLL: Duration = Duration::from_secs(30);
+/// When policies in force are put to the record again after the store failed at it.
+const OWED: Duration = Duration::from_secs(2);
 /// Editors and ConfigMaps change several files in a row.
 const SETTLE: Duration = Duration::from_millis(200);
 
@@ -42,21 +44,10 @@ impl std::error::Error for PolicyFault {}
 /// Every fault of every file, each with its place.
 pub fn load(policies: &Policies) -> Result<PolicySet, PolicyFault> {
     let sources = match policies {
-        Policies::Shipped => crate::policy::shipped().iter().map(|(name, text)| Source::new(*name, *text)).collect(),
+        Policies::Shipped => policy::shipped().iter().map(|(name, text)| Source::new(*name, *text)).collect(),
         Policies::Paths(paths) => sources(paths)?,
     };
-    let mut all: Vec<Document> = Vec::new();
-    let mut faults: Vec<Fault> = Vec::new();
-    for source in &sources {
-        match documents(source) {
-            Ok(documents) => all.extend(documents),
-            Err(found) => faults.extend(found),
-        }
-    }
-    if !faults.is_empty() {
-        return Err(PolicyFault(faults));
-    }
-    compile(&all, &beside).map_err(PolicyFault)
+    Ok(policy::load(&sources, &beside).map_err(PolicyFault)?.1)
 }
 
 /// Reads a file that a policy names, from the policy's own folder and nowhere above it.
@@ -107,16 +98,33 @@ fn unreadable(path: &Path, error: &std::io::Error) -> PolicyFault {
     PolicyFault(vec![Fault::error(&source, span, "unreadable-file", format!("cannot read the policies: {error}"))])
 }
 
-/// The texts of policy files: those named, and those in named folders that end in `.yaml`, `.yml` or `.json`.
+/// The texts of policy files: those named, and those in named folders that end in `.yaml`, `.yml` or `.json`. Of a folder's
+/// JSON files, those that a policy beside them names by `file:` are its schemas and no policies.
 ///
 /// # Errors
 /// What cannot be read.
 pub fn sources(paths: &[PathBuf]) -> Result<Vec<Source>, PolicyFault> {
     let files = files(paths)?;
-    files
-        .iter()
-        .map(|path| text(path).map(|t| Source::new(path.display().to_string(), t)).map_err(|e| unreadable(path, &e)))
-        .collect()
+    let read = |path: &PathBuf| {
+        text(path).map(|t| Source::new(path.display().to_string(), t)).map_err(|e| unreadable(path, &e))
+    };
+    let all: Vec<Source> = files.iter().map(read).collect::<Result<_, _>>()?;
+    let named = |path: &Path| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let beside = |source: &&Source| Path::new(&*source.name).parent() == path.parent();
+        let ways =
+            [format!("file:{name}"), format!("file: {name}"), format!("file: \"{name}\""), format!("file: '{name}'")];
+        all.iter().filter(beside).any(|source| ways.iter().any(|way| source.text.contains(way)))
+    };
+    // What says of itself that it is a document of the policy language is one, whoever names it.
+    let is_schema = |path: &Path, source: &Source| {
+        path.extension().is_some_and(|e| e == "json")
+            && !paths.iter().any(|given| given == path)
+            && !source.text.contains("apiVersion")
+            && named(path)
+    };
+    let schemas: Vec<bool> = files.iter().zip(&all).map(|(path, source)| is_schema(path, source)).collect();
+    Ok(all.into_iter().zip(schemas).filter(|(_, schema)| !schema).map(|(source, _)| source).collect())
 }
 
 /// Follows the policy files until `stop`. What is invalid leaves the policies before in force, is told, counted
@@ -127,7 +135,12 @@ pub(super) async fn watch<S: Store>(
     pipeline: Pipeline<S>,
     stop: CancellationToken,
 ) {
-    let Policies::Paths(paths) = &policies else { return pipeline.policies_changed().await };
+    let mut settled = pipeline.policies_changed().await;
+    let none = Vec::new();
+    let paths = match &policies {
+        Policies::Paths(paths) => paths,
+        Policies::Shipped => &none,
+    };
     let changed = Arc::new(Notify::new());
     let mut watcher = {
         let changed = changed.clone();
@@ -143,7 +156,6 @@ pub(super) async fn watch<S: Store>(
             }
         }
     }
-    pipeline.policies_changed().await;
     // What changed between the first reading and the watch made no notice.
     changed.notify_one();
     let mut told: Option<String> = None;
@@ -151,7 +163,13 @@ pub(super) async fn watch<S: Store>(
         tokio::select! {
             () = stop.cancelled() => return,
             () = changed.notified() => {}
-            () = tokio::time::sleep(POLL) => {}
+            () = tokio::time::sleep(if settled { POLL } else { OWED }) => {}
+        }
+        if !settled {
+            settled = pipeline.policies_changed().await;
+        }
+        if paths.is_empty() {
+            continue;
         }
         tokio::time::sleep(SETTLE).await;
         let now = pipeline.clock.now();
@@ -171,7 +189,7 @@ pub(super) async fn watch<S: Store>(
                 pipeline.metrics.policies_read(Some(set.policies().len()), now);
                 tracing::info!(policies = set.policies().len(), hash = set.hash(), "new policies are in force");
                 pipeline.policies.store(Arc::new(set));
-                pipeline.policies_changed().await;
+                settled = pipeline.policies_changed().await;
             }
             Ok(Err(fault)) => {
                 let text = fault.to_string();
@@ -189,5 +207,29 @@ pub(super) async fn watch<S: Store>(
             }
             Err(error) => tracing::error!(%error, "loading the policies ended by a fault of the program"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schemas_beside_policies_are_no_policies() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        write(
+            "policy.yaml",
+            "apiVersion: tidewaiter.dev/v1\nkind: TagPolicy\nmetadata: {name: a}\nspec:\n  repositories: ['a.example/**']\n  classes:\n    - {name: a, form: a, require: {config: 'file:labels.json', manifest: {file: m.json}}}\n",
+        );
+        write("labels.json", r#"{"type": "object"}"#);
+        write("m.json", "true");
+        let all = || Policies::Paths(vec![folder.path().to_owned()]);
+        let before = load(&all()).unwrap_or_else(|fault| panic!("{fault}")).hash().to_owned();
+        write("labels.json", r#"{"type": "object", "required": ["config"]}"#);
+        assert_ne!(load(&all()).unwrap().hash(), before, "a changed schema is a changed policy");
+        // What nobody names is told: it may be meant as a policy.
+        write("other.json", "{}");
+        assert!(load(&all()).unwrap_err().to_string().contains("other.json"));
     }
 }

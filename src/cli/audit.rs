@@ -5,7 +5,7 @@ use indicatif::ProgressBar;
 use super::check::{Outcome, nothing};
 use super::clients::Clients;
 use super::fail::Failure;
-use super::judging::Flags;
+use super::judging::{self, Flags};
 use super::policies;
 use super::targets::Area;
 use super::terminal::Terminal;
@@ -19,6 +19,7 @@ use crate::policy::PolicySet;
 use crate::registry::{Budget, Client, Cursor, PAGES_MAX, RegistryError};
 use crate::report::Problem;
 use crate::store::StoreError;
+use crate::store::embedded::ReadOnly;
 
 /// Tags looked at in one session: a session has a budget of time, which a registry of any size must not use up.
 const CHUNK: usize = 500;
@@ -61,6 +62,8 @@ pub(super) async fn run(args: Args, terminal: &Terminal) -> Result<u8, Failure> 
                 .help("name it with --config, as in `--config tidewaiter.yaml`"));
         }
     };
+    // Who writes the record judges by it.
+    let record = if args.record { None } else { judging::record(config.as_ref(), terminal) };
     let mut clients = Clients::new(&args.flags.reach, config.as_ref())?;
     let mut outcome = Outcome::default();
     let mut repositories: Vec<Repository> = Vec::new();
@@ -91,7 +94,12 @@ pub(super) async fn run(args: Args, terminal: &Terminal) -> Result<u8, Failure> 
         let place = format!("{}/{} {repository}", n + 1, repositories.len());
         let source = Source::Registry(client);
         let bar = terminal.progress(&place, 0);
-        judge(&source, &loaded.set, repository, recorder.as_ref(), &bar, &mut outcome).await;
+        let record = match (&recorder, &record) {
+            (Some(recorder), _) => Past::Written(recorder),
+            (None, Some(record)) => Past::Read(record),
+            (None, None) => Past::Unknown,
+        };
+        judge(&source, &loaded.set, repository, record, &bar, &mut outcome).await;
         bar.finish_and_clear();
     }
     if outcome.verdicts.is_empty() && outcome.problems.is_empty() {
@@ -131,16 +139,31 @@ fn open(config: &Config) -> Result<Recorder, Failure> {
     })
 }
 
+/// What is known of the tags' past.
+enum Past<'a> {
+    /// Nothing.
+    Unknown,
+    /// A daemon's record.
+    Read(&'a ReadOnly),
+    /// The record, which is written besides.
+    Written(&'a Recorder),
+}
+
 /// Judges one repository with all its tags and with what it lacks; what a recorder is given for goes on record.
 async fn judge(
     source: &Source,
     set: &PolicySet,
     repository: &Repository,
-    recorder: Option<&Recorder>,
+    past: Past<'_>,
     bar: &ProgressBar,
     outcome: &mut Outcome,
 ) {
     let mut live = Live::new(source, set, repository.clone());
+    if let Past::Read(record) = &past
+        && let Err(error) = live.remember(record).await
+    {
+        return outcome.failed(repository.to_string(), &error);
+    }
     let tags = match live.tags().await {
         Ok(tags) => tags,
         Err(error) => {
@@ -150,7 +173,7 @@ async fn judge(
     };
     bar.set_length(tags.len() as u64);
     let mut judged = tags.clone();
-    if let Some(recorder) = recorder {
+    if let Past::Written(recorder) = past {
         match recorder.record(repository, &tags, |n| bar.inc(n as u64)).await {
             Ok(verdicts) => outcome.verdicts.extend(verdicts),
             Err(error) => {
@@ -165,7 +188,11 @@ async fn judge(
         live.resolve(chunk, || bar.inc(1)).await;
     }
     // Deleted since they were listed: nobody asked for those by name.
-    let there: Vec<_> = judged.into_iter().filter(|tag| live.digest(tag) != Some(&None)).collect();
+    let mut there: Vec<_> = judged.into_iter().filter(|tag| live.digest(tag) != Some(&None)).collect();
+    match live.unlisted(&tags).await {
+        Ok(gone) => there.extend(gone),
+        Err(error) => return outcome.failed(repository.to_string(), &error),
+    }
     match live.judge(&there, true, Origin::Audit, SystemClock.now()).await {
         Ok(verdicts) => outcome.verdicts.extend(verdicts),
         Err(error) => outcome.failed(repository.to_string(), &error),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::clients::Clients;
 use super::fail::Failure;
-use super::judging::Flags;
+use super::judging::{Flags, record};
 use super::local;
 use super::targets::{Target, reference};
 use super::terminal::Terminal;
@@ -14,6 +14,7 @@ use crate::image::{Digest, Reference, Repository, Tag};
 use crate::pipeline::{Live, LiveError, Source};
 use crate::policy::{PolicySet, Verdict};
 use crate::report::{Problem, Report, visible};
+use crate::store::embedded::ReadOnly;
 
 /// Most tags that are named to somebody who asked for one that is not there.
 const NEAREST_MAX: usize = 5;
@@ -98,6 +99,7 @@ pub(super) async fn run(args: Args, terminal: &Terminal) -> Result<u8, Failure> 
         }
     }
     let (config, loaded) = args.flags.read(terminal)?;
+    let record = record(config.as_ref(), terminal);
     let mut clients = Clients::new(&args.flags.reach, config.as_ref())?;
     let mut outcome = Outcome::default();
     let mut groups: Vec<Group> = Vec::new();
@@ -105,7 +107,7 @@ pub(super) async fn run(args: Args, terminal: &Terminal) -> Result<u8, Failure> 
         match target {
             Target::Image(reference) => add(&mut groups, reference),
             Target::Layout(layout) => {
-                local::check(&layout, pushed_as.as_ref(), &loaded.set, &mut outcome, terminal).await?;
+                local::check(&layout, pushed_as.as_ref(), &loaded.set, record.as_ref(), &mut outcome, terminal).await?;
             }
         }
     }
@@ -117,7 +119,7 @@ pub(super) async fn run(args: Args, terminal: &Terminal) -> Result<u8, Failure> 
             continue;
         }
         let source = Source::Registry(clients.client(&group.repository.host, Some(&group.repository.name)).await?);
-        judge(&source, &loaded.set, group, &bar, &mut outcome).await;
+        judge(&source, &loaded.set, record.as_ref(), group, &bar, &mut outcome).await;
     }
     bar.finish_and_clear();
     if outcome.verdicts.is_empty() && outcome.problems.is_empty() {
@@ -165,12 +167,18 @@ fn add(groups: &mut Vec<Group>, reference: Reference) {
 async fn judge(
     source: &Source,
     set: &PolicySet,
+    record: Option<&ReadOnly>,
     mut group: Group,
     bar: &indicatif::ProgressBar,
     outcome: &mut Outcome,
 ) {
     let repository = group.repository.clone();
     let mut live = Live::new(source, set, repository.clone());
+    if let Some(record) = record
+        && let Err(error) = live.remember(record).await
+    {
+        return outcome.failed(repository.to_string(), &error);
+    }
     for (tag, digest) in group.taken {
         live.pretend(tag, digest);
     }
@@ -197,11 +205,16 @@ async fn judge(
     }
     let asked: Vec<Tag> = group.tags.into_iter().collect();
     live.resolve(&asked, || bar.inc(1)).await;
-    let (absent, there): (Vec<Tag>, Vec<Tag>) = asked.into_iter().partition(|t| live.digest(t) == Some(&None));
+    let (absent, mut there): (Vec<Tag>, Vec<Tag>) = asked.into_iter().partition(|t| live.digest(t) == Some(&None));
     if !absent.is_empty() {
         let known = live.tags().await.unwrap_or_default();
         for tag in absent {
-            outcome.missing(format!("{repository}:{tag}"), not_there(&tag, &known));
+            match live.remembers(&tag).await {
+                // That it was there once is what `present` and `immutable` are about.
+                Ok(true) => there.push(tag),
+                Ok(false) => outcome.missing(format!("{repository}:{tag}"), not_there(&tag, &known)),
+                Err(error) => return outcome.failed(repository.to_string(), &error),
+            }
         }
     }
     match live.judge(&there, false, Origin::Check, SystemClock.now()).await {

@@ -10,9 +10,13 @@ use super::clients::Reach;
 use super::fail::{Failure, configuration};
 use super::policies::{self, Loaded};
 use super::terminal::Terminal;
-use crate::config::Config;
+use crate::config::{Config, StoreUrl};
 use crate::policy::Severity;
-use crate::report::{ExitRules, Format, Output, Report};
+use crate::report::{ExitRules, Format, Output, Report, visible};
+use crate::store::embedded::ReadOnly;
+
+/// The exit code where all that was named is not there.
+const NOT_THERE: u8 = 2;
 
 /// The flags of everything that judges.
 #[derive(Debug, clap::Args)]
@@ -30,14 +34,37 @@ pub(super) struct Flags {
     /// Report without failing: findings and errors leave the exit code 0
     #[arg(long)]
     pub exit_zero: bool,
-    /// Accept that there is nothing to judge
+    /// Accept that there is nothing to judge: no tags, or none that a policy governs. What is named and not there stays
+    /// a fault
     #[arg(long)]
     pub allow_empty: bool,
-    /// Take policies, credentials and registries' settings from this configuration
+    /// Take policies, credentials, registries' settings and the record of tags from this configuration
     #[arg(short, long, value_name = "FILE", env = "TIDEWAITER_CONFIG", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
     #[command(flatten)]
     pub reach: Reach,
+}
+
+/// The record of the configured daemon, to be read only, whether or not it runs; `None` where there is none, which is
+/// said in one line: what needs a history is then not evaluated.
+pub(super) fn record(config: Option<&Config>, terminal: &Terminal) -> Option<ReadOnly> {
+    let without = |why: String| {
+        terminal.note(&format!("{why}: requirements about the past are not evaluated"));
+        None
+    };
+    let path = match &config?.store {
+        StoreUrl::Sqlite(path) => path,
+        StoreUrl::Postgres(_) => {
+            return without("the configured store is a database that only the daemon reads".into());
+        }
+    };
+    if !path.exists() {
+        return without(format!("there is no record yet in `{}`", visible(&path.display().to_string())));
+    }
+    match ReadOnly::open(path) {
+        Ok(record) => Some(record),
+        Err(error) => without(visible(&error.to_string())),
+    }
 }
 
 /// The words of a severity.
@@ -91,11 +118,11 @@ impl Flags {
             }
         }
         let rules = ExitRules { fail_on: self.fail_on, allow_empty: self.allow_empty, exit_zero: self.exit_zero };
-        // That something is not there was determined: alone it is nothing to judge, which may be accepted.
-        let only_absent = absent == report.problems.len() && (report.verdicts.is_empty() || self.allow_empty);
-        if !only_absent {
-            return Ok(rules.code(report));
+        // That something is not there was determined: alone, what was named is nothing to judge, and no flag makes a
+        // slip of the keyboard a pass.
+        if report.verdicts.is_empty() && absent > 0 && absent == report.problems.len() {
+            return Ok(NOT_THERE);
         }
-        Ok(rules.code(&Report { problems: Vec::new(), ..report.clone() }))
+        Ok(rules.code(report))
     }
 }

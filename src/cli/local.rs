@@ -1,6 +1,7 @@
 //! Images on this machine: judged by themselves, as what they are about to be pushed as.
 //!
-//! What depends on other tags of the repository is not evaluated, because only the registry knows those.
+//! What depends on other tags of the repository is not evaluated, because only the registry knows those. With a record
+//! at hand, what the tag was before is: pushing the image would move it.
 
 use std::path::Path;
 
@@ -10,10 +11,11 @@ use super::terminal::Terminal;
 use crate::clock::{Clock, SystemClock};
 use crate::history::Origin;
 use crate::image::{Digest, Reference, Repository, Tag};
-use crate::pipeline::{Live, Source};
+use crate::pipeline::{Live, LiveError, Source};
 use crate::policy::{NotEvaluated, Outcome as Word, PolicySet, Rule, Verdict};
 use crate::registry::{Layout, LayoutReference};
 use crate::report::visible;
+use crate::store::embedded::ReadOnly;
 
 /// Requirements that look at other tags, at the past, or at the registry's own settings.
 const NEEDS_REGISTRY: [Rule; 7] = [
@@ -40,6 +42,7 @@ pub(super) async fn check(
     reference: &LayoutReference,
     pushed_as: Option<&Reference>,
     set: &PolicySet,
+    record: Option<&ReadOnly>,
     outcome: &mut Outcome,
     terminal: &Terminal,
 ) -> Result<(), Failure> {
@@ -65,13 +68,15 @@ pub(super) async fn check(
             outcome.ungoverned.push(image.repository);
             continue;
         }
+        let undetermined = |error: LiveError| Failure::undetermined(error.to_string());
         let mut live = Live::new(&source, set, image.repository);
+        if let Some(record) = record {
+            live.remember(record).await.map_err(undetermined)?;
+        }
+        let recorded = live.is_recorded();
         live.pretend(image.tag.clone(), image.digest);
-        let verdicts = live
-            .judge(&[image.tag], false, Origin::Check, SystemClock.now())
-            .await
-            .map_err(|error| Failure::undetermined(error.to_string()))?;
-        outcome.verdicts.extend(verdicts.into_iter().map(|verdict| by_itself(verdict, set)));
+        let verdicts = live.judge(&[image.tag], false, Origin::Check, SystemClock.now()).await.map_err(undetermined)?;
+        outcome.verdicts.extend(verdicts.into_iter().map(|verdict| by_itself(verdict, set, recorded)));
     }
     Ok(())
 }
@@ -149,7 +154,7 @@ fn some(names: &[&str]) -> String {
 }
 
 /// The verdict without what an image alone cannot tell.
-fn by_itself(mut verdict: Verdict, set: &PolicySet) -> Verdict {
+fn by_itself(mut verdict: Verdict, set: &PolicySet, recorded: bool) -> Verdict {
     let class = set
         .policies()
         .iter()
@@ -157,8 +162,19 @@ fn by_itself(mut verdict: Verdict, set: &PolicySet) -> Verdict {
         .and_then(|p| p.classes.iter().find(|c| Some(&c.name) == verdict.class.as_ref()));
     let asked: Vec<Rule> =
         class.map(|c| c.require.rules().into_iter().map(|(rule, _)| rule).collect()).unwrap_or_default();
-    let aside = |rule: Rule| NEEDS_REGISTRY.contains(&rule);
+    let aside = |rule: Rule| NEEDS_REGISTRY.contains(&rule) && !(recorded && rule == Rule::Immutable);
     verdict.findings.retain(|f| !aside(f.rule));
+    // There is no registry here: what is missing is missing in the layout.
+    for finding in &mut verdict.findings {
+        finding.message = finding.message.replace("the registry", "the layout");
+        finding.advice = match finding.is_error() || finding.advice.contains("registry") {
+            true => "Write the layout again, with everything that its images list.".to_owned(),
+            false => std::mem::take(&mut finding.advice),
+        };
+    }
+    for not in &mut verdict.not_evaluated {
+        not.why = not.why.replace("the registry", "the layout");
+    }
     verdict.evaluated.retain(|rule| !aside(*rule));
     verdict.not_evaluated.retain(|n| !aside(n.rule));
     verdict

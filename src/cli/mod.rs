@@ -17,6 +17,7 @@ mod local;
 mod policies;
 mod policy;
 mod record;
+mod replay;
 mod rows;
 mod serve;
 mod shell;
@@ -63,6 +64,7 @@ enum Command {
     History(record::History),
     Violations(record::Violations),
     Accept(record::Accept),
+    Replay(replay::Args),
     Store(store::Args),
     Init(init::Args),
     Doctor(doctor::Args),
@@ -104,6 +106,7 @@ fn run(command: Command, terminal: &Terminal) -> Result<u8, Failure> {
         Command::History(args) => wait(record::history(args, terminal)),
         Command::Violations(args) => wait(record::violations(args, terminal)),
         Command::Accept(args) => wait(record::accept(args, terminal)),
+        Command::Replay(args) => wait(replay::run(args, terminal)),
         Command::Store(args) => store::run(args, terminal),
         Command::Init(args) => init::run(args, terminal),
         Command::Doctor(args) => wait(doctor::run(args, terminal)),

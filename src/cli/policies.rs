@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::fail::Failure;
 use crate::app::{policy_sources, read_beside_policy};
 use crate::config::{Config, Policies};
-use crate::document::{Fault, Source};
+use crate::document::Source;
 use crate::policy::{self, Document, PolicySet};
 
 /// Policies, and the documents that they are made of.
@@ -53,17 +53,6 @@ pub(super) fn sources(paths: &[PathBuf]) -> Result<Vec<Source>, Failure> {
 
 /// The documents of texts, compiled.
 pub(super) fn read(sources: &[Source]) -> Result<Loaded, Failure> {
-    let mut documents = Vec::new();
-    let mut faults: Vec<Fault> = Vec::new();
-    for source in sources {
-        match policy::documents(source) {
-            Ok(read) => documents.extend(read),
-            Err(found) => faults.extend(found),
-        }
-    }
-    if !faults.is_empty() {
-        return Err(faults.into());
-    }
-    let set = policy::compile(&documents, &read_beside_policy)?;
+    let (documents, set) = policy::load(sources, &read_beside_policy)?;
     Ok(Loaded { set, documents })
 }

@@ -324,7 +324,7 @@ async fn read_events(
 }
 
 /// A time, or how long ago.
-fn moment(text: &str) -> Result<Timestamp, Failure> {
+pub(super) fn moment(text: &str) -> Result<Timestamp, Failure> {
     let ago = || text.parse::<SignedDuration>().ok().and_then(|ago| SystemClock.now().checked_sub(ago.abs()).ok());
     let days = || {
         let days: i64 = text.strip_suffix('d')?.parse().ok()?;

@@ -123,7 +123,9 @@ pub(super) fn run(args: Args, terminal: &Terminal) -> Result<u8, Failure> {
             let path = which.store(store.as_ref())?;
             there(&path)?;
             let found = EmbeddedStore::verify(&path)?;
-            let looked = format!("{} tags and {} manifests and configs were read", found.tags, found.contents);
+            let of = |n: u64, one: &str, many: &str| format!("{n} {}", if n == 1 { one } else { many });
+            let contents = of(found.contents, "manifest or config", "manifests and configs");
+            let looked = format!("read: {}, {contents}", of(found.tags, "tag", "tags"));
             if found.faults.is_empty() {
                 terminal.print(&format!("{} is whole: {looked}\n", path.display()))?;
                 return Ok(0);

@@ -13,7 +13,7 @@ mod types;
 
 use std::path::{Path, PathBuf};
 
-use crate::document::{Fault, Schema, Source, Span};
+use crate::document::{Fault, Node, Schema, Source, Span};
 
 pub use secret::{Origin, Outside, Secret, System};
 pub use types::{
@@ -62,10 +62,13 @@ impl Config {
         if faults.is_empty() {
             return read;
         }
-        // Every fault at once: what reading finds besides, except where the shape is wrong already.
+        // Every fault at once: what reading finds besides, except where the shape is wrong already, and what only
+        // follows from that.
         let shapes: Vec<Span> = faults.iter().map(|f| f.span).collect();
         let apart = |fault: &Fault| shapes.iter().all(|s| fault.span.end <= s.start || s.end <= fault.span.start);
-        faults.extend(read.err().unwrap_or_default().into_iter().filter(apart));
+        let of_its_own = |fault: &Fault| apart(fault) && !follows_from(fault, &faults, node);
+        let besides: Vec<Fault> = read.err().unwrap_or_default().into_iter().filter(of_its_own).collect();
+        faults.extend(besides);
         faults.sort_by_key(|f| (f.span.start, f.span.end));
         Err(faults)
     }
@@ -102,4 +105,33 @@ impl Config {
             StoreUrl::Postgres(_) => PathBuf::new(),
         }
     }
+}
+
+/// Whether something is said to be missing, or not to fit, only because faults of shape are beside it: `auht: …` is
+/// no source without a credential.
+fn follows_from(fault: &Fault, shapes: &[Fault], root: &Node) -> bool {
+    let within = |node: &Node, span: Span| node.span.start <= span.start && span.start < node.span.end;
+    match fault.code {
+        // What another part of the configuration lacks, which may be there under a misspelt key.
+        "unknown-registry" | "no-registry" | "no-client-ca" if is_misspelt(root, shapes) => true,
+        "no-credential" | "no-registry" | "no-client-ca" | "missing-secret" | "missing-key" | "contradiction" => {
+            // The entry of a list that it is about, or the whole part.
+            let part = root.entries().iter().map(|(_, part)| part).find(|part| within(part, fault.span));
+            let item = part.map(|part| part.items().iter().find(|item| within(item, fault.span)).unwrap_or(part));
+            let kind = |item: &Node, span: Span| {
+                let auth = item.get("auth").and_then(|auth| auth.get("kind"));
+                item.get("kind").into_iter().chain(auth).any(|kind| kind.span == span)
+            };
+            item.is_some_and(|item| {
+                let inside = |shape: &&Fault| within(item, shape.span);
+                shapes.iter().filter(inside).any(|shape| shape.code == "unknown-key" || kind(item, shape.span))
+            })
+        }
+        _ => false,
+    }
+}
+
+/// Whether a key of the outermost map is none that there is.
+fn is_misspelt(root: &Node, shapes: &[Fault]) -> bool {
+    root.entries().iter().any(|(key, _)| shapes.iter().any(|f| f.code == "unknown-key" && f.span == key.span))
 }

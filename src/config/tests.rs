@@ -190,6 +190,71 @@ fn the_hash_is_that_of_the_text() {
 }
 
 #[test]
+fn what_only_follows_from_another_fault_is_not_told() {
+    let registry = "registries: [{host: a.example}]\n";
+    let auth = "auth: {header: A, valueFile: secret}";
+    for (text, told) in [
+        // The source is bound to a registry that has a fault of its own.
+        (
+            format!(
+                "registries: [{{host: a.example, auth: {{kind: token}}}}]\nsources: [{{name: x, format: harbor, registry: a.example, {auth}}}]"
+            ),
+            &["the secret is missing"][..],
+        ),
+        (
+            format!(
+                "registries: [{{host: a.example, endpoint: nowhere}}]\nsources: [{{name: x, format: harbor, {auth}}}]"
+            ),
+            &["no address"],
+        ),
+        (
+            format!(
+                "registries: [{{hsot: a.example}}]\nsources: [{{name: x, format: harbor, registry: a.example, {auth}}}]"
+            ),
+            &["`hsot`"],
+        ),
+        (
+            format!(
+                "registrys: [{{host: a.example}}]\nsources: [{{name: x, format: harbor, registry: a.example, {auth}}}]"
+            ),
+            &["`registrys`"],
+        ),
+        (format!("registrys: [{{host: a.example}}]\nsources: [{{name: x, format: harbor, {auth}}}]"), &["`registrys`"]),
+        // What is said to be missing is there under a misspelt key.
+        (
+            format!("{registry}sources: [{{name: x, format: harbor, auht: {{header: A, valueFile: secret}}}}]"),
+            &["`auht`"],
+        ),
+        (format!("{registry}sources: [{{name: x, format: zot, registri: a.example, {auth}}}]"), &["`registri`"]),
+        (
+            format!("{registry}sources: [{{name: x, format: harbor, auth: {{header: A, valuFile: secret}}}}]"),
+            &["`valuFile`"],
+        ),
+        (
+            format!(
+                "{registry}tsl: {{}}\nsources: [{{name: x, format: harbor, auth: {{clientCertificate: {{names: [a]}}}}}}]"
+            ),
+            &["`tsl`"],
+        ),
+        ("registries: [{host: a.example, auth: {kind: tokn, tokenFile: secret}}]".to_owned(), &["`tokn`"]),
+        ("sinks: [{name: a, kind: pagerdty, routingKeyFile: secret}]".to_owned(), &["`pagerdty`"]),
+        ("sinks: [{name: a, kind: slack, ulr: \"https://hooks.example/x\"}]".to_owned(), &["`ulr`"]),
+        // What does not follow is told.
+        (
+            format!(
+                "{registry}sources: [{{name: x, format: harbor, registry: b.example, auht: {{}}}}, {{name: y, format: harbor}}]"
+            ),
+            &["`b.example`", "`auht`", "takes events from anybody"],
+        ),
+    ] {
+        let faults = parse(&text).unwrap_err();
+        let lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        let all = lines.len() == told.len() && lines.iter().zip(told).all(|(line, told)| line.contains(told));
+        assert!(all, "{text}\n{lines:#?}");
+    }
+}
+
+#[test]
 fn t65_readable_secrets_are_refused_unless_allowed() {
     let text = "registries: [{host: a.example, auth: {kind: token, tokenFile: readable}}]";
     assert!(fault(text).contains("can be read by group or others"));

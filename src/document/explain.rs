@@ -30,8 +30,8 @@ pub(super) struct Explainer<'a> {
     source: &'a Source,
     root: &'a Node,
     faults: Vec<Fault>,
-    /// Keys that are missing: the mapping's pointer, the fault, the key. Held back until all misspelt keys are known.
-    missing: Vec<(String, String, Fault)>,
+    /// Keys that are missing: the mapping's pointer, the key or those of which it needs one, the fault. Held back until all misspelt keys are known.
+    missing: Vec<(String, Vec<String>, Fault)>,
     /// Misspelt keys: the mapping's pointer and the key that was probably meant.
     meant: Vec<(String, String)>,
 }
@@ -61,7 +61,7 @@ impl<'a> Explainer<'a> {
         faults.extend(
             missing
                 .into_iter()
-                .filter(|(at, key, _)| !meant.iter().any(|(a, k)| a == at && k == key))
+                .filter(|(at, keys, _)| !meant.iter().any(|(a, k)| a == at && keys.contains(k)))
                 .map(|(_, _, fault)| fault),
         );
         // What fails by its type fails whatever else is asked of it.
@@ -192,7 +192,7 @@ impl<'a> Explainer<'a> {
             .and_then(|d| d.split("\n\n").next());
         let mut fault = Fault::error(self.source, span, "missing-key", message).label(format!("add `{name}`"));
         fault.help = described.map(|d| format!("`{name}`: {d}"));
-        self.missing.push((place.pointer.to_owned(), name.to_owned(), fault));
+        self.missing.push((place.pointer.to_owned(), vec![name.to_owned()], fault));
     }
 
     fn referred_in<'s>(&'s self, schema: &'s Json) -> &'s Json {
@@ -297,7 +297,14 @@ impl<'a> Explainer<'a> {
                 None => format!("{} has no form that is allowed here", place.name()),
             };
             let span = place.node.entries().first().map_or(first_line(self.source, place.node.span), |(k, _)| k.span);
-            return self.push(span, "wrong-form", message, hint);
+            let required = |e: &ValidationError<'_>| match e.kind() {
+                Kind::Required { property } if own(&e) => property.as_str().map(str::to_owned),
+                _ => None,
+            };
+            let keys = open.iter().flat_map(|branch| branch.iter()).filter_map(required).collect();
+            let fault = Fault::error(self.source, span, "wrong-form", message).label(hint);
+            self.missing.push((place.pointer.to_owned(), keys, fault));
+            return;
         }
         // The alternative that fits best: a wrong word under a key (a discriminator) weighs more than anything.
         let weight = |branch: &&&Vec<ValidationError<'_>>| -> usize {

@@ -5,6 +5,8 @@
 //! `description` explains a property. Remote references are never followed: `jsonschema` is built without its
 //! retrievers, so a schema that has one does not compile.
 
+use std::collections::HashMap;
+
 use serde_json::Value as Json;
 
 use super::explain::Explainer;
@@ -15,11 +17,20 @@ use super::source::Source;
 /// Largest compiled pattern of a schema, in bytes (threat model, section 5).
 const PATTERN_BYTES_MAX: usize = 1 << 20;
 
+/// Most parts that a schema of others comes to with its references written out: each may be asked of every value.
+const PARTS_MAX: u64 = 10_000;
+/// Deepest nesting of a schema of others, references included: validators are recursive.
+const DEPTH_MAX: usize = 100;
+/// Most questions of parts to values in one validation: some seconds on a small machine.
+const QUESTIONS_MAX: u64 = 50_000_000;
+
 /// A compiled schema. Build it once; validating shares it.
 #[derive(Debug)]
 pub struct Schema {
     json: Json,
     validator: jsonschema::Validator,
+    /// The parts that it comes to with its references written out; 0 for the program's own.
+    parts: u64,
 }
 
 /// Why a text is no schema.
@@ -31,6 +42,9 @@ pub enum SchemaError {
     /// Not a schema of draft 2020-12, or one that refers to something outside itself.
     #[error("this is not a JSON Schema of draft 2020-12 that stands for itself: {0}")]
     Schema(String),
+    /// One that could go on for ever, or that refers to what is not in it.
+    #[error("{0}")]
+    Unbounded(String),
 }
 
 impl Schema {
@@ -49,7 +63,30 @@ impl Schema {
             .with_pattern_options(jsonschema::PatternOptions::regex().size_limit(PATTERN_BYTES_MAX))
             .build(&json)
             .map_err(|error| SchemaError::Schema(super::quoted(&error.to_string())))?;
-        Ok(Schema { json, validator })
+        Ok(Schema { json, validator, parts: 0 })
+    }
+
+    /// Compiles a schema that somebody else wrote: one that ends for every value, since it neither refers to itself nor
+    /// comes to more than some thousands of parts.
+    ///
+    /// # Errors
+    /// As [`Schema::from_json`]; and a schema that is not bounded, or that refers to anything but its own parts.
+    pub fn foreign(json: Json) -> Result<Schema, SchemaError> {
+        let mut walk = Expansion { root: &json, known: HashMap::new(), open: Vec::new() };
+        let parts = walk.parts(&json, 0, false)?;
+        Ok(Schema { parts, ..Schema::from_json(json)? })
+    }
+
+    /// Whether a value can be validated within the work allowed.
+    pub fn is_bounded_over(&self, instance: &Json) -> bool {
+        fn values(json: &Json) -> u64 {
+            1 + match json {
+                Json::Array(items) => items.iter().map(values).sum::<u64>(),
+                Json::Object(fields) => fields.values().map(values).sum(),
+                _ => 0,
+            }
+        }
+        values(instance).saturating_mul(self.parts) <= QUESTIONS_MAX
     }
 
     /// The schema as JSON, as it is published.
@@ -79,10 +116,83 @@ impl Schema {
     }
 }
 
+/// Counts the parts of a schema with its references written out.
+struct Expansion<'a> {
+    root: &'a Json,
+    /// What references come to.
+    known: HashMap<&'a str, u64>,
+    /// References that are being followed.
+    open: Vec<&'a str>,
+}
+
+impl<'a> Expansion<'a> {
+    /// `named`: the keys are names of somebody's properties, and no keywords.
+    fn parts(&mut self, schema: &'a Json, depth: usize, named: bool) -> Result<u64, SchemaError> {
+        if depth > DEPTH_MAX {
+            return Err(SchemaError::Unbounded(format!("the schema is nested more than {DEPTH_MAX} deep")));
+        }
+        let mut sum = 1_u64;
+        match schema {
+            Json::Array(items) => {
+                for item in items {
+                    sum = sum.saturating_add(self.parts(item, depth + 1, false)?);
+                }
+            }
+            Json::Object(fields) => {
+                for (key, value) in fields {
+                    let more = match (key.as_str(), value) {
+                        _ if named => self.parts(value, depth + 1, false)?,
+                        // Values, and parts that count where they are referred to.
+                        ("const" | "enum" | "default" | "examples" | "$defs" | "definitions", _) => 0,
+                        ("$ref", Json::String(target)) => self.reference(target, depth)?,
+                        ("$dynamicRef" | "$recursiveRef", Json::String(_)) => {
+                            return Err(SchemaError::Unbounded(format!("`{key}` is not followed: use `$ref`")));
+                        }
+                        ("properties" | "patternProperties" | "dependentSchemas", _) => {
+                            self.parts(value, depth + 1, true)?
+                        }
+                        _ => self.parts(value, depth + 1, false)?,
+                    };
+                    sum = sum.saturating_add(more);
+                }
+            }
+            _ => {}
+        }
+        if sum > PARTS_MAX {
+            return Err(SchemaError::Unbounded(format!(
+                "the schema comes to more than {PARTS_MAX} parts with its references written out"
+            )));
+        }
+        Ok(sum)
+    }
+
+    fn reference(&mut self, target: &'a str, depth: usize) -> Result<u64, SchemaError> {
+        if let Some(parts) = self.known.get(target) {
+            return Ok(*parts);
+        }
+        let shown = super::quoted(target);
+        if self.open.contains(&target) || target == "#" {
+            return Err(SchemaError::Unbounded(format!("the schema refers to itself by {shown}")));
+        }
+        let found = target.strip_prefix('#').filter(|pointer| pointer.starts_with('/'));
+        let Some(found) = found.and_then(|pointer| self.root.pointer(pointer)) else {
+            return Err(SchemaError::Unbounded(format!(
+                "{shown} is no part of the schema: write `#/$defs/NAME`; other documents are never fetched"
+            )));
+        };
+        self.open.push(target);
+        let parts = self.parts(found, depth + 1, false)?;
+        self.open.pop();
+        self.known.insert(target, parts);
+        Ok(parts)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::document::{read, render};
+    use serde_json::json;
 
     const SCHEMA: &str = r##"{
       "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -174,6 +284,43 @@ error: `forbid` is not allowed here
             let error = Schema::new(&format!("{{\"$ref\": \"{reference}\"}}")).unwrap_err();
             assert!(matches!(error, SchemaError::Schema(_)), "{reference}: {error}");
         }
+    }
+
+    #[test]
+    fn t39_a_schema_of_others_cannot_go_on_for_ever() {
+        let doubling: serde_json::Map<_, _> = (0..20)
+            .map(|n| (format!("d{n}"), json!({"allOf": [{"$ref": format!("#/$defs/d{}", n + 1)}, {"$ref": format!("#/$defs/d{}", n + 1)}]})))
+            .chain([("d20".to_owned(), json!({"type": "object"}))])
+            .collect();
+        let chain: serde_json::Map<_, _> = (0..5_000)
+            .map(|n| (format!("d{n}"), json!({"$ref": format!("#/$defs/d{}", n + 1)})))
+            .chain([("d5000".to_owned(), json!(true))])
+            .collect();
+        for (schema, why) in [
+            (json!({"$ref": "#"}), "refers to itself"),
+            (
+                json!({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"anyOf": [true, {"$ref": "#/$defs/a"}]}}}),
+                "refers to itself",
+            ),
+            (json!({"properties": {"a": {"$ref": "#"}}}), "refers to itself"),
+            (json!({"properties": {"default": {"$ref": "#"}}}), "refers to itself"),
+            (json!({"$ref": "#/$defs/d0", "$defs": doubling}), "comes to more than"),
+            (json!({"$ref": "#/$defs/d0", "$defs": chain}), "deep"),
+            (json!({"$dynamicRef": "#x"}), "`$dynamicRef`"),
+            (json!({"$ref": "#anchor", "$anchor": "anchor"}), "`#anchor`"),
+            (json!({"$ref": "https://example.com/schema.json"}), "never fetched"),
+        ] {
+            let error = Schema::foreign(schema.clone()).unwrap_err().to_string();
+            assert!(error.contains(why), "{schema:.200}: {error}");
+        }
+        let fine = json!({
+            "properties": {"a": {"$ref": "#/$defs/t"}, "b": {"items": {"$ref": "#/$defs/t"}}, "$ref": {"type": "string"}},
+            "enum": [{"$ref": "#"}], "$defs": {"t": {"type": "string"}, "unused": {"$ref": "#/$defs/unused"}}
+        });
+        let schema = Schema::foreign(fine).unwrap();
+        assert!(schema.is_bounded_over(&json!({"a": "x"})));
+        let wide = Schema::foreign(json!({"items": {"allOf": vec![json!({"type": "integer"}); 1_000]}})).unwrap();
+        assert!(!wide.is_bounded_over(&json!(vec![1; 200_000])));
     }
 
     #[test]

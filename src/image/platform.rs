@@ -145,6 +145,53 @@ impl Platform {
     }
 }
 
+/// Operating systems with the architectures that Go builds for (`go tool dist list`, Go 1.26), and `wasi/wasm`, which
+/// container tools use. What else calls itself a platform is likely a slip.
+const BUILT_FOR: &[(&str, &[&str])] = &[
+    ("aix", &["ppc64"]),
+    ("android", &["386", "amd64", "arm", "arm64"]),
+    ("darwin", &["amd64", "arm64"]),
+    ("dragonfly", &["amd64"]),
+    ("freebsd", &["386", "amd64", "arm", "arm64", "riscv64"]),
+    ("illumos", &["amd64"]),
+    ("ios", &["amd64", "arm64"]),
+    ("js", &["wasm"]),
+    (
+        "linux",
+        &[
+            "386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64", "ppc64le",
+            "riscv64", "s390x",
+        ],
+    ),
+    ("netbsd", &["386", "amd64", "arm", "arm64"]),
+    ("openbsd", &["386", "amd64", "arm", "arm64", "ppc64", "riscv64"]),
+    ("plan9", &["386", "amd64", "arm"]),
+    ("solaris", &["amd64"]),
+    ("wasi", &["wasm"]),
+    ("wasip1", &["wasm"]),
+    ("windows", &["386", "amd64", "arm", "arm64"]),
+];
+
+impl Platform {
+    /// Whether there are programs for this operating system and architecture, as far as Go knows.
+    pub fn is_built_for(&self) -> bool {
+        BUILT_FOR.iter().any(|(os, all)| *os == self.os() && all.contains(&self.architecture()))
+    }
+
+    /// The platform of those there are that is written most like this one, if any is like it: one slip of the
+    /// keyboard away, in the operating system or in the architecture.
+    pub fn nearest_built_for(&self) -> Option<String> {
+        let written = format!("{}/{}", self.os(), self.architecture());
+        let all = BUILT_FOR.iter().flat_map(|(os, all)| all.iter().map(move |arch| format!("{os}/{arch}")));
+        let (distance, near) = all
+            .map(|known| (strsim::damerau_levenshtein(&written, &known), known))
+            // Linux first: it is what is nearly always meant.
+            .min_by_key(|(distance, known)| (*distance, !known.starts_with("linux/")))?;
+        let variant = self.variant().map(|variant| format!("/{variant}")).unwrap_or_default();
+        (1..=2).contains(&distance).then(|| format!("{near}{variant}"))
+    }
+}
+
 impl DeclaredPlatform {
     /// Whether this, which normalises to `platform`, is written the way Go names platforms, so that every client
     /// finds it without aliases.
@@ -337,6 +384,25 @@ mod tests {
             ("linux/riscv64", true),
         ] {
             assert_eq!(text.parse::<Platform>().unwrap().is_selectable(), good, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_builds_for_is_told_with_what_was_meant() {
+        for (text, built_for, near) in [
+            ("linux/amd64", true, None),
+            ("windows/amd64:10.0.17763", true, None),
+            ("linux/amd46", false, Some("linux/amd64")),
+            ("linus/arm/v7", false, Some("linux/arm/v7")),
+            ("lunix/arm64", false, Some("linux/arm64")),
+            ("linux/armv7", false, Some("linux/arm")),
+            ("darwin/s390x", false, None),
+            ("windows/arn64", false, Some("windows/arm64")),
+            ("nowhere/none", false, None),
+        ] {
+            let platform: Platform = text.parse().unwrap();
+            assert_eq!(platform.is_built_for(), built_for, "{text}");
+            assert_eq!(platform.nearest_built_for().filter(|_| !built_for).as_deref(), near, "{text}");
         }
     }
 

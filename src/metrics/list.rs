@@ -44,6 +44,7 @@ pub struct Metrics {
     pub(super) reconcile_drift: IntCounterVec,
     pub(super) policies: IntGauge,
     pub(super) policy_reload_success: IntGauge,
+    pub(super) policy_rejudge_pending: IntGauge,
     pub(super) policy_reload_at: Gauge,
     pub(super) certificate_expiry: GaugeVec,
     pub(super) certificate_reloads: IntCounterVec,
@@ -227,6 +228,10 @@ impl Metrics {
                 &["registry"],
             )?,
             policies: gauge("policies", "Policies in force.")?,
+            policy_rejudge_pending: gauge(
+                "policy_rejudge_pending",
+                "Tags that wait to be judged by policies that changed, or because their repository was met for the first time; the same figure on every replica.",
+            )?,
             policy_reload_success: gauge(
                 "policy_reload_success",
                 "Whether the last reading of the policies succeeded; while 0, the ones before stay in force.",

@@ -187,6 +187,11 @@ impl Metrics {
         }
     }
 
+    /// So many tags wait to be judged again from the record.
+    pub fn rejudging(&self, pending: u64) {
+        self.policy_rejudge_pending.set(clamped(pending));
+    }
+
     /// A listener's certificate was read; `Some` until when it is valid, `None` when the one before stays.
     pub fn certificate_read(&self, listener: Listener, expires: Option<i64>) {
         let result = if expires.is_some() { Success::Ok } else { Success::Failed };

@@ -1,7 +1,8 @@
-//! Judging without a record: the registry, or an image layout, is all there is.
+//! Judging what the registry, or an image layout, shows now, and writing nothing.
 //!
-//! What needs a history is not evaluated, and waiting times count as elapsed. Lines are made from the names in
-//! the tag list; which tags have a digest, and which indexes list one, is known of what was looked at.
+//! Lines are made from the names in the tag list; which tags have a digest, and which indexes list one, is known of
+//! what was looked at. Without a record what needs a history is not evaluated, and waiting times count as elapsed;
+//! with one, that of a daemon, its histories are read, and what it has no repository of is judged without.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -12,17 +13,20 @@ use jiff::Timestamp;
 
 use super::facts::{CONFIG_BYTES_MAX, ROUNDS_MAX, config_content, content_of, stored_config, stored_manifest};
 use super::look::cause;
-use crate::history::Origin;
+use crate::history::{Look, Origin};
 use crate::image::{Digest, MediaType, Repository, Tag};
 use crate::policy::{
     Answer, Cause, CauseKind, Fact, Lead, LineKey, Observation, PolicySet, Question, SPAN_MAX, Span, TagRecord, Target,
-    Verdict, judge, targets_of,
+    Verdict, judge, targets_of, violation,
 };
 use crate::registry::{Budget, Client, Cursor, Fetched, Layout, RegistryError, Session};
-use crate::store::{Content, ContentKind};
+use crate::store::embedded::ReadOnly;
+use crate::store::{Content, ContentKind, StoreError};
 
 /// Requests in flight: the client's own limit for its registry is the one that counts.
 const IN_FLIGHT: usize = 16;
+/// Tags read from the record at a time.
+const RECORDS: usize = 500;
 /// Most pages of one tag list (threat model, section 5).
 const PAGES_MAX: usize = 1_000;
 
@@ -32,6 +36,8 @@ pub enum Source {
     Registry(Client),
     /// A directory or archive in the OCI image layout.
     Layout(Layout),
+    /// What is on record, and nothing else: nobody is asked what is there now.
+    Record,
 }
 
 /// Why nothing could be judged at all.
@@ -51,6 +57,14 @@ pub enum LiveError {
     /// The judge asked without end: a fault of this program.
     #[error("judging {0} asks without end")]
     Endless(Repository),
+    /// The record cannot be read.
+    #[error("the record of {repository} cannot be read: {error}")]
+    Record {
+        /// The repository.
+        repository: Repository,
+        /// The fault.
+        error: StoreError,
+    },
 }
 
 /// The same bytes may be asked for as a manifest and as a config.
@@ -65,6 +79,10 @@ pub struct Live<'a> {
     keys: HashMap<Tag, Vec<LineKey>>,
     resolved: BTreeMap<Tag, Fact<Option<Digest>>>,
     contents: HashMap<ContentKey, Fact<Arc<Content>>>,
+    /// The record, where it knows the repository.
+    record: Option<&'a ReadOnly>,
+    /// What it has of the tags that were asked for.
+    records: HashMap<Tag, Arc<TagRecord>>,
 }
 
 impl<'a> Live<'a> {
@@ -78,7 +96,118 @@ impl<'a> Live<'a> {
             keys: HashMap::new(),
             resolved: BTreeMap::new(),
             contents: HashMap::new(),
+            record: None,
+            records: HashMap::new(),
         }
+    }
+
+    /// Has histories read from a record, if the repository is there at all: to be unknown is not to have been
+    /// without tags.
+    ///
+    /// # Errors
+    /// [`LiveError::Record`].
+    pub async fn remember(&mut self, record: &'a ReadOnly) -> Result<(), LiveError> {
+        let known = record.tags(&self.repository, None, 1).await.map_err(|error| self.unread(error))?;
+        self.record = Some(record).filter(|_| !known.is_empty());
+        Ok(())
+    }
+
+    /// Whether histories are read from a record.
+    pub fn is_recorded(&self) -> bool {
+        self.record.is_some()
+    }
+
+    /// Whether the record knows that a tag was there once.
+    ///
+    /// # Errors
+    /// [`LiveError::Record`].
+    pub async fn remembers(&mut self, tag: &Tag) -> Result<bool, LiveError> {
+        self.recall(std::slice::from_ref(tag)).await?;
+        let record = self.records.get(tag);
+        Ok(record.is_some_and(|record| record.history.as_ref().is_some_and(|history| !history.is_empty())))
+    }
+
+    /// Since when a tag has led to what it leads to on record.
+    ///
+    /// # Errors
+    /// [`LiveError::Record`].
+    pub async fn since(&mut self, tag: &Tag) -> Result<Option<Timestamp>, LiveError> {
+        self.recall(std::slice::from_ref(tag)).await?;
+        let history = self.records.get(tag).and_then(|record| record.history.as_ref());
+        Ok(history.and_then(|history| history.periods().last().map(|period| period.from)))
+    }
+
+    /// Every tag on record that the registry's list lacks.
+    ///
+    /// # Errors
+    /// [`LiveError::Record`].
+    pub async fn unlisted(&mut self, listed: &[Tag]) -> Result<Vec<Tag>, LiveError> {
+        let Some(record) = self.record else { return Ok(Vec::new()) };
+        let listed: BTreeSet<&Tag> = listed.iter().collect();
+        let mut found = Vec::new();
+        let mut after = None;
+        loop {
+            let page = record.tags(&self.repository, after, RECORDS).await.map_err(|error| self.unread(error))?;
+            let full = page.len() == RECORDS;
+            after = page.last().map(|(tag, _)| tag.clone());
+            found.extend(page.into_iter().map(|(tag, _)| tag).filter(|tag| !listed.contains(tag)));
+            if !full {
+                return Ok(found);
+            }
+        }
+    }
+
+    fn unread(&self, error: StoreError) -> LiveError {
+        LiveError::Record { repository: self.repository.clone(), error }
+    }
+
+    /// Reads what is on record of tags.
+    async fn recall(&mut self, tags: &[Tag]) -> Result<(), LiveError> {
+        let Some(record) = self.record else { return Ok(()) };
+        let asks: Vec<Question> =
+            tags.iter().filter(|tag| !self.records.contains_key(*tag)).cloned().map(Question::Tag).collect();
+        for some in asks.chunks(RECORDS) {
+            let answers = record.answer(&self.repository, some.to_vec()).await.map_err(|error| self.unread(error))?;
+            self.records.extend(answers.into_iter().filter_map(|(ask, answer)| match (ask, answer) {
+                (Question::Tag(tag), Answer::Tag(Fact::Known(record))) => Some((tag, record)),
+                _ => None,
+            }));
+        }
+        Ok(())
+    }
+
+    /// A tag as it leads to `current` now, with what is on record of it.
+    fn recorded(&self, tag: &Tag, current: Option<Digest>, at: Timestamp, origin: Origin) -> TagRecord {
+        let Some(before) = self.records.get(tag) else { return TagRecord { current, ..TagRecord::default() } };
+        let mut history = before.history.clone().unwrap_or_default();
+        history.witness(None, &Look { digest: current.clone(), at }, origin);
+        TagRecord { current, history: Some(history), ..TagRecord::clone(before) }
+    }
+
+    /// Manifests and configs that the registry no longer has, and to which tags led once: what a moved tag was is
+    /// told by the record, as far as it was kept.
+    async fn recollect(&self, asks: &[Question]) -> Result<HashMap<Question, Answer>, LiveError> {
+        let Some(record) = self.record else { return Ok(HashMap::new()) };
+        let missing = |digest: &Digest, kind| {
+            matches!(self.contents.get(&(digest.clone(), kind)), Some(Fact::Absent))
+                && !self.resolved.values().any(|fact| matches!(fact, Fact::Known(Some(now)) if now == digest))
+                // What an index lists must be there, whatever it was besides.
+                && !self.contents.values().any(|c| matches!(c, Fact::Known(index) if index.children.contains(digest)))
+        };
+        let led_to = |digest: &Digest| {
+            let histories = self.records.values().filter_map(|record| record.history.as_ref());
+            histories.flat_map(|history| history.sightings()).any(|sighting| sighting.digest.as_ref() == Some(digest))
+        };
+        let lost = asks.iter().filter(|ask| match ask {
+            Question::Manifest(digest) => missing(digest, ContentKind::Manifest) && led_to(digest),
+            _ => false,
+        });
+        let lost: Vec<Question> = lost.cloned().collect();
+        if lost.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let answers = record.answer(&self.repository, lost).await.map_err(|error| self.unread(error))?;
+        Ok(answers.into_iter().collect())
     }
 
     /// Takes a digest as what a tag is about to be pushed as: `check --as`.
@@ -100,6 +229,7 @@ impl<'a> Live<'a> {
     pub async fn tags(&mut self) -> Result<Vec<Tag>, LiveError> {
         let tags = match self.source {
             Source::Layout(layout) => layout.entries().iter().filter_map(|e| e.name.as_deref()?.parse().ok()).collect(),
+            Source::Record => self.unlisted(&[]).await?,
             Source::Registry(client) => {
                 let session = client.session(listing());
                 list(&session, &self.repository)
@@ -127,9 +257,79 @@ impl<'a> Live<'a> {
         self.listed = Some(Ok(tags));
     }
 
+    /// Takes tags to lead where the record has them.
+    async fn resolve_from_record(&mut self, tags: &[Tag]) {
+        if let Err(error) = self.recall(tags).await {
+            let cause = Cause { kind: CauseKind::Registry, text: error.to_string() };
+            self.resolved.extend(tags.iter().map(|tag| (tag.clone(), Fact::Undetermined(cause.clone()))));
+            return;
+        }
+        let current = |tag: &Tag| self.records.get(tag).and_then(|record| record.current.clone());
+        let found: Vec<(Tag, Option<Digest>)> = tags.iter().map(|tag| (tag.clone(), current(tag))).collect();
+        let asks: Vec<Question> =
+            found.iter().filter_map(|(_, digest)| digest.clone()).map(Question::Manifest).collect();
+        self.fetch_from_record(&asks).await;
+        for (tag, digest) in found {
+            let fact = Fact::Known(digest);
+            self.recount(&tag, &fact);
+            self.resolved.insert(tag, fact);
+        }
+    }
+
+    /// Reads manifests and configs from the record. What was not kept there may well be at the registry.
+    async fn fetch_from_record(&mut self, asks: &[Question]) {
+        let Some(record) = self.record else { return };
+        let key = |ask: &Question| match ask {
+            Question::Manifest(digest) => Some((digest.clone(), ContentKind::Manifest)),
+            Question::Config(digest) => Some((digest.clone(), ContentKind::Config)),
+            _ => None,
+        };
+        let wanted: Vec<Question> =
+            asks.iter().filter(|ask| key(ask).is_some_and(|key| !self.contents.contains_key(&key))).cloned().collect();
+        for some in wanted.chunks(RECORDS) {
+            let unknown = |text: String| Fact::Undetermined(Cause { kind: CauseKind::Registry, text });
+            let mut facts: HashMap<ContentKey, Fact<Arc<Content>>> = HashMap::new();
+            match record.answer(&self.repository, some.to_vec()).await {
+                Err(error) => {
+                    facts.extend(some.iter().filter_map(key).map(|key| (key, unknown(error.to_string()))));
+                }
+                Ok(answers) => {
+                    let absent = || unknown("it is not on record".to_owned());
+                    facts.extend(some.iter().filter_map(key).map(|key| (key, absent())));
+                    for (ask, answer) in answers {
+                        let content = match (&ask, answer) {
+                            (Question::Config(digest), Answer::Config(Fact::Known(config))) => {
+                                config_content(digest.clone(), &config.bytes)
+                            }
+                            (Question::Manifest(digest), Answer::Manifest(Fact::Known(manifest))) => {
+                                let parsed = manifest.parsed.as_ref().ok();
+                                let index = parsed.and_then(|parsed| parsed.index());
+                                let children = index.map(|i| i.entries.iter().map(|e| e.digest.clone()).collect());
+                                Content {
+                                    digest: digest.clone(),
+                                    kind: ContentKind::Manifest,
+                                    media_type: parsed.map(|p| p.media_type.as_str().to_owned()).unwrap_or_default(),
+                                    bytes: manifest.bytes.clone(),
+                                    children: children.unwrap_or_default(),
+                                }
+                            }
+                            _ => continue,
+                        };
+                        facts.extend(key(&ask).map(|key| (key, Fact::Known(Arc::new(content)))));
+                    }
+                }
+            }
+            self.contents.extend(facts);
+        }
+    }
+
     /// Looks at tags, telling after each that one more is done.
     pub async fn resolve(&mut self, tags: &[Tag], mut done: impl FnMut()) {
         let unknown: Vec<Tag> = tags.iter().filter(|t| !self.resolved.contains_key(*t)).cloned().collect();
+        if matches!(self.source, Source::Record) {
+            self.resolve_from_record(&unknown).await;
+            return unknown.iter().for_each(|_| done());
+        }
         let session = self.session(unknown.len());
         let source = self.source;
         let repository = &self.repository;
@@ -182,14 +382,14 @@ impl<'a> Live<'a> {
                     time: Duration::from_secs(30).saturating_mul(each),
                 }))
             }
-            Source::Layout(_) => None,
+            Source::Layout(_) | Source::Record => None,
         }
     }
 
     /// Judges tags, and with `expectations` what the repository lacks as well.
     ///
     /// # Errors
-    /// [`LiveError::Endless`]; what the registry does not answer becomes verdicts that say so.
+    /// [`LiveError::Endless`], [`LiveError::Record`]; what the registry does not answer becomes verdicts that say so.
     pub async fn judge(
         &mut self,
         tags: &[Tag],
@@ -197,20 +397,42 @@ impl<'a> Live<'a> {
         origin: Origin,
         now: Timestamp,
     ) -> Result<Vec<Verdict>, LiveError> {
-        let mut observation = Observation::new(self.repository.clone(), now, false);
+        let mut observation = Observation::new(self.repository.clone(), now, self.is_recorded());
         let targets: BTreeSet<Target> = targets_of(self.set, &observation, tags, expectations);
         let session = self.session(tags.len());
         for _ in 0..ROUNDS_MAX {
-            let judgement = judge(self.set, &observation, &targets, origin);
+            let mut judgement = judge(self.set, &observation, &targets, origin);
             if judgement.asks.is_empty() {
+                self.age(&mut judgement.verdicts, now).await?;
                 return Ok(judgement.verdicts);
             }
-            self.answer(session.as_ref(), &mut observation, judgement.asks).await;
+            self.answer(session.as_ref(), &mut observation, judgement.asks, origin).await?;
         }
         Err(LiveError::Endless(self.repository.clone()))
     }
 
-    async fn answer(&mut self, session: Option<&Session>, observation: &mut Observation, asks: Vec<Question>) {
+    /// Brings findings into the states that they have by the record: pending until their time is up.
+    async fn age(&self, verdicts: &mut [Verdict], now: Timestamp) -> Result<(), LiveError> {
+        // Another policy's waiting times have not begun: of what is on record they count as elapsed.
+        let Some(record) = self.record.filter(|_| !matches!(self.source, Source::Record)) else { return Ok(()) };
+        for some in verdicts.chunks_mut(RECORDS) {
+            let tags: BTreeSet<Option<Tag>> = some.iter().map(|verdict| verdict.subject.tag.clone()).collect();
+            let open = record.open_violations(&self.repository, tags.into_iter().collect()).await;
+            let open = open.map_err(|error| self.unread(error))?;
+            for verdict in some {
+                violation::advance(verdict, &open, now);
+            }
+        }
+        Ok(())
+    }
+
+    async fn answer(
+        &mut self,
+        session: Option<&Session>,
+        observation: &mut Observation,
+        asks: Vec<Question>,
+        origin: Origin,
+    ) -> Result<(), LiveError> {
         if asks.iter().any(|a| matches!(a, Question::Line { .. })) && self.listed.is_none() {
             self.listed = Some(match self.tags().await {
                 Ok(tags) => Ok(tags),
@@ -221,12 +443,18 @@ impl<'a> Live<'a> {
         let tags: Vec<Tag> =
             asks.iter().filter_map(|a| if let Question::Tag(tag) = a { Some(tag.clone()) } else { None }).collect();
         self.resolve(&tags, || {}).await;
+        self.recall(&tags).await?;
         self.fetch(session, &asks).await;
+        let mut recollected = self.recollect(&asks).await?;
         for ask in asks {
+            if let Some(answer) = recollected.remove(&ask) {
+                observation.tell(ask, answer);
+                continue;
+            }
             let answer = match &ask {
                 Question::Tag(tag) => Answer::Tag(match self.resolved.get(tag) {
                     Some(Fact::Known(current)) => {
-                        Fact::Known(Arc::new(TagRecord { current: current.clone(), ..TagRecord::default() }))
+                        Fact::Known(Arc::new(self.recorded(tag, current.clone(), observation.now, origin)))
                     }
                     Some(Fact::Undetermined(cause)) => Fact::Undetermined(cause.clone()),
                     Some(Fact::Absent) | None => Fact::Absent,
@@ -267,6 +495,7 @@ impl<'a> Live<'a> {
             };
             observation.tell(ask, answer);
         }
+        Ok(())
     }
 
     /// The tags of a span, each looked at before it counts: a chart under a version's name is no version.
@@ -302,6 +531,9 @@ impl<'a> Live<'a> {
 
     /// Reads the manifests and configs that are asked for and not known.
     async fn fetch(&mut self, session: Option<&Session>, asks: &[Question]) {
+        if matches!(self.source, Source::Record) {
+            return self.fetch_from_record(asks).await;
+        }
         let wanted: Vec<ContentKey> = asks
             .iter()
             .filter_map(|ask| match ask {
@@ -329,7 +561,7 @@ impl<'a> Live<'a> {
                     (Source::Layout(layout), _, ContentKind::Config) => layout
                         .fetch_blob(&digest, CONFIG_BYTES_MAX)
                         .map(|f| f.map(|bytes| config_content(digest.clone(), &bytes))),
-                    (Source::Registry(_), None, _) => Ok(None),
+                    (Source::Registry(_), None, _) | (Source::Record, ..) => Ok(None),
                 };
                 ((digest, kind), got)
             })

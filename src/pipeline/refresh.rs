@@ -179,11 +179,15 @@ impl<S: Store> Pipeline<S> {
         (step, None)
     }
 
-    /// Has everything on record judged again if the policies are others than those it was judged by.
-    pub async fn policies_changed(&self) {
-        if let Err(error) = self.judge_all_again().await {
-            tracing::error!(%error, "the tags could not be put up for judging by the new policies");
+    /// Has everything on record judged again if the policies are others than those it was judged by. Says whether that
+    /// is settled: where the store failed meanwhile, whoever calls tries again.
+    #[must_use = "what is not settled is to be tried again"]
+    pub async fn policies_changed(&self) -> bool {
+        let put_up = self.judge_all_again().await;
+        if let Err(error) = &put_up {
+            tracing::error!(%error, "the tags could not be put up for judging by the new policies; this is tried again");
         }
+        put_up.is_ok()
     }
 
     async fn judge_all_again(&self) -> Result<(), StoreError> {
@@ -265,6 +269,7 @@ impl<S: Store> Pipeline<S> {
                 break;
             }
         }
+        step.governing = Some(set.governing(repository).iter().map(|policy| policy.name.clone()).collect());
         step.alerts.extend(alerts_for(&step.changes, repository, &self.sinks));
         tracing::info!(image.repository = %repository, tags = judged, "its tags are judged again by the new policies");
         Ok(())

@@ -1,30 +1,25 @@
 //! From documents as written to policies as checked: all faults at once, each with its place.
 //!
-//! The JSON Schema has already been applied, so shapes are right here; what is checked is meaning: forms,
-//! globs, platforms, classes named by relations, dates, expressions.
+//! The JSON Schema has already been applied and has told what is wrong with the shape; what is checked is meaning:
+//! forms, globs, platforms, classes named by relations, dates, expressions.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use jiff::{SignedDuration, civil};
 use sha2::{Digest as _, Sha256};
 
 use super::expression::Expression;
 use super::form::Form;
+use super::load::Document;
 use super::scope::{Glob, Scope, TagGlob};
 use super::set::{
     Class, Exception, FollowsRule, ImmutableRule, IndexRule, KeepsPlatforms, Line, Mode, Pairing, PlatformRule,
     PlatformSet, Policy, PolicySet, Relation, Requirements, Revision, Setting, WantedKind, Withdrawn,
 };
 use super::verdict::{PolicyLocation, Rule, Severity};
-use crate::document::{Fault, Node, Schema, Source, Span, duration, read};
+use crate::document::{Fault, Node, Schema, Source, Span, duration};
 use crate::image::PlatformRequirement;
-
-/// The published JSON Schema of policy documents.
-pub const SCHEMA: &str = include_str!("schema.json");
-
-static COMPILED_SCHEMA: LazyLock<Schema> =
-    LazyLock::new(|| Schema::new(SCHEMA).expect("the shipped schema compiles, as a test shows"));
 
 /// Most classes of one policy: a table that somebody can read has a dozen.
 const CLASSES_MAX: usize = 200;
@@ -32,60 +27,36 @@ const CLASSES_MAX: usize = 200;
 /// Reads a file that a policy names by `file:`, for its JSON Schemas.
 pub type ReadFile<'a> = &'a dyn Fn(&Source, &str) -> Result<String, String>;
 
-/// A document that passed its schema.
-#[derive(Debug, Clone)]
-pub struct Document {
-    /// The file.
-    pub source: Source,
-    /// The document in it.
-    pub node: Node,
-}
-
-impl Document {
-    /// The document's `kind`.
-    pub fn kind(&self) -> &str {
-        self.node.get("kind").and_then(Node::as_str).unwrap_or_default()
-    }
-
-    /// The document's `metadata.name`.
-    pub fn name(&self) -> &str {
-        self.node.at("/metadata/name").and_then(Node::as_str).unwrap_or_default()
-    }
-}
-
-/// Reads the documents of a file and validates each against the schema.
-///
-/// # Errors
-/// Every fault, by place.
-pub fn documents(source: &Source) -> Result<Vec<Document>, Vec<Fault>> {
-    let nodes = read(source)?;
-    let faults: Vec<Fault> = nodes.iter().flat_map(|node| COMPILED_SCHEMA.validate(source, node)).collect();
-    if faults.is_empty() {
-        Ok(nodes.into_iter().map(|node| Document { source: source.clone(), node }).collect())
-    } else {
-        Err(faults)
-    }
-}
-
-/// A document that stands inside another, such as a policy that a test applies; validated like a file.
-pub(super) fn inner(source: &Source, node: &Node) -> Result<Document, Vec<Fault>> {
-    let faults = COMPILED_SCHEMA.validate(source, node);
-    if faults.is_empty() { Ok(Document { source: source.clone(), node: node.clone() }) } else { Err(faults) }
-}
-
 /// Makes the policies out of all documents; test documents are passed over.
 ///
 /// # Errors
 /// Every fault of every document.
 pub fn compile(documents: &[Document], read_file: ReadFile<'_>) -> Result<PolicySet, Vec<Fault>> {
-    let mut compiler = Compiler { faults: Vec::new(), sets: BTreeMap::new(), read_file };
+    compile_with(documents, read_file, Doubts::default())
+}
+
+/// What may be there in documents that could not be read, or have faults of shape: it is not said to be missing.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Doubts {
+    /// Platform sets.
+    pub sets: bool,
+}
+
+/// The same for documents that may have faults of shape, which are told already.
+pub(super) fn compile_with(
+    documents: &[Document],
+    read_file: ReadFile<'_>,
+    doubts: Doubts,
+) -> Result<PolicySet, Vec<Fault>> {
+    let mut compiler = Compiler { faults: Vec::new(), sets: BTreeMap::new(), read_file, doubts };
     for document in documents.iter().filter(|d| d.kind() == "PlatformSet") {
         compiler.platform_set(document);
     }
     let mut policies: Vec<Policy> = Vec::new();
     let mut places: BTreeMap<&str, &Document> = BTreeMap::new();
     for document in documents.iter().filter(|d| d.kind() == "TagPolicy") {
-        if let Some(first) = places.get(document.name()) {
+        // A name that is missing is told already.
+        if let Some(first) = places.get(document.name()).filter(|_| !document.name().is_empty()) {
             let span = document.node.at("/metadata/name").map_or(document.node.span, |n| n.span);
             let position = first.source.position(first.node.at("/metadata/name").map_or(0, |n| n.span.start));
             compiler.faults.push(
@@ -110,6 +81,7 @@ struct Compiler<'a> {
     faults: Vec<Fault>,
     sets: BTreeMap<String, (Arc<PlatformSet>, String)>,
     read_file: ReadFile<'a>,
+    doubts: Doubts,
 }
 
 /// What a policy says before its relations are resolved.
@@ -120,6 +92,8 @@ struct Context<'a> {
     identities: &'a [String],
     lines: Vec<Line>,
     sets_used: Vec<String>,
+    /// The schemas of files that were read, whose content is part of what the policy says.
+    files: Vec<String>,
 }
 
 pub(super) fn location(source: &Source, span: Span) -> Option<Arc<PolicyLocation>> {
@@ -186,7 +160,7 @@ impl Compiler<'_> {
         }
         let json = document.node.at("/spec").map(Node::to_json).unwrap_or_default().to_string();
         // Files that shall stand alone may each bring the set along; only two that differ are a fault.
-        if self.sets.get(&name).is_some_and(|(_, known)| *known != json) {
+        if !name.is_empty() && self.sets.get(&name).is_some_and(|(_, known)| *known != json) {
             let span = document.node.at("/metadata/name").map_or(document.node.span, |n| n.span);
             self.fault(
                 &document.source,
@@ -216,13 +190,13 @@ impl Compiler<'_> {
                     );
                 }
                 Ok(platform) if !platform.platform().is_selectable() => {
-                    self.fault(
-                        source,
-                        item.span,
-                        "invalid-platform",
-                        format!("no runtime looks for `{platform}`"),
-                        "use Go's names, as in `linux/arm/v7`",
+                    let near = platform.platform().nearest_built_for();
+                    let label = near.map_or_else(
+                        || "use Go's names, as in `linux/arm/v7`".to_owned(),
+                        |near| format!("did you mean `{near}`?"),
                     );
+                    let message = format!("no runtime looks for `{platform}`");
+                    self.fault(source, item.span, "invalid-platform", message, label);
                 }
                 Ok(platform) => platforms.push(platform),
                 Err(error) => {
@@ -315,7 +289,8 @@ impl Compiler<'_> {
         let mut classes: Vec<Class> = Vec::with_capacity(class_nodes.len());
         for node in class_nodes {
             let name = text(node.get("name"));
-            if let Some(first) = class_nodes.iter().take(classes.len()).find(|c| text(c.get("name")) == name) {
+            let before = class_nodes.iter().take(classes.len()).filter(|_| !name.is_empty());
+            if let Some(first) = before.into_iter().find(|c| text(c.get("name")) == name) {
                 let also = first.get("name").map_or(first.span, |n| n.span);
                 let span = node.get("name").map_or(node.span, |n| n.span);
                 let fault = self.fault(
@@ -347,6 +322,7 @@ impl Compiler<'_> {
             identities: &identities,
             lines: Vec::new(),
             sets_used: Vec::new(),
+            files: Vec::new(),
         };
         let required: Vec<Requirements> = class_nodes
             .iter()
@@ -359,7 +335,7 @@ impl Compiler<'_> {
                 add_line(&mut context.lines, n, &context.identities[n], None, Vec::new());
             }
         }
-        let Context { lines, sets_used, .. } = context;
+        let Context { lines, sets_used, files, .. } = context;
         let followed: Vec<usize> =
             required.iter().filter_map(|r| r.follows.as_ref().map(|(_, f)| f.target.class)).collect();
         for (n, (class, require)) in classes.iter_mut().zip(required).enumerate() {
@@ -388,6 +364,10 @@ impl Compiler<'_> {
                 hash.update(json);
             }
         }
+        for file in &files {
+            // By its own hash, so that no two files can be taken for one.
+            hash.update(Sha256::digest(file));
+        }
         Some(Policy {
             name: document.name().into(),
             description: document.node.at("/metadata/description").and_then(Node::as_str).map(str::to_owned),
@@ -411,12 +391,9 @@ impl Compiler<'_> {
             match form {
                 Ok(form) => forms.push(form),
                 Err(error) => {
-                    // Within a plain or quoted scalar on one line the fault can be pointed at exactly.
-                    let exact = source.slice(node.span).find(form_text).map(|at| {
-                        Span::new(node.span.start + at + error.range.start, node.span.start + at + error.range.end)
-                    });
+                    let exact = within(source, node.span, form_text, &error.range);
                     let label = error.help.clone().unwrap_or_default();
-                    self.fault(source, exact.unwrap_or(node.span), "invalid-form", error.message, label);
+                    self.fault(source, exact, "invalid-form", error.message, label);
                 }
             }
         }
@@ -542,8 +519,8 @@ impl Compiler<'_> {
             member_of,
             members_tagged,
             locked: plain(self, "locked"),
-            config: self.schema(source, severity, node, "config"),
-            manifest: self.schema(source, severity, node, "manifest"),
+            config: self.schema(context, node, "config"),
+            manifest: self.schema(context, node, "manifest"),
             expect: self.expressions(source, severity, node),
         }
     }
@@ -557,6 +534,9 @@ impl Compiler<'_> {
         if let Some((set, _)) = self.sets.get(name) {
             context.sets_used.push(name.to_owned());
             return Some(set.clone());
+        }
+        if self.doubts.sets {
+            return None;
         }
         let label = nearest(name, self.sets.keys().map(String::as_str)).map_or_else(
             || "there is no PlatformSet of this name".to_owned(),
@@ -576,6 +556,10 @@ impl Compiler<'_> {
     ) -> Option<Relation> {
         let name = text(Some(node));
         let Some(target) = context.classes.iter().position(|c| &*c.name == name) else {
+            // It may be the class whose own name is told to be missing.
+            if context.classes.iter().any(|c| c.name.is_empty()) {
+                return None;
+            }
             let label = nearest(name, context.classes.iter().map(|c| &*c.name))
                 .map_or_else(|| "there is no class of this name".to_owned(), |near| format!("did you mean `{near}`?"));
             self.fault(
@@ -598,6 +582,10 @@ impl Compiler<'_> {
             return None;
         }
         let (own, other) = (&context.classes[class], &context.classes[target]);
+        // A class without a form is one whose form is told to be wrong.
+        if own.forms.is_empty() || other.forms.is_empty() {
+            return None;
+        }
         let theirs = names_of_all(other);
         let mut by_form = Vec::with_capacity(own.forms.len());
         for (n, form) in own.forms.iter().enumerate() {
@@ -623,13 +611,8 @@ impl Compiler<'_> {
     }
 
     /// A JSON Schema: inline, `file:NAME`, or either under `schema:`/`file:` beside severity, for and note.
-    fn schema(
-        &mut self,
-        source: &Source,
-        severity: Severity,
-        node: &Node,
-        key: &str,
-    ) -> Option<(Setting, Arc<Schema>)> {
+    fn schema(&mut self, context: &mut Context<'_>, node: &Node, key: &str) -> Option<(Setting, Arc<Schema>)> {
+        let (source, severity) = (context.source, context.severity);
         let (name, value) = node.entry(key)?;
         let wrapped = value.get("schema").or_else(|| value.get("file"));
         let setting = self.setting(source, severity, name.span, if wrapped.is_some() { value } else { unwritten() });
@@ -637,8 +620,16 @@ impl Compiler<'_> {
         let json = match schema.as_str() {
             Some(path) => {
                 let path = path.strip_prefix("file:").unwrap_or(path);
-                match (self.read_file)(source, path).and_then(|t| serde_json::from_str(&t).map_err(|e| e.to_string())) {
-                    Ok(json) => json,
+                let read = (self.read_file)(source, path);
+                let parsed = |text: String| {
+                    let json: Result<serde_json::Value, _> = serde_json::from_str(&text);
+                    json.map(|json| (json, text)).map_err(|error| error.to_string())
+                };
+                match read.and_then(parsed) {
+                    Ok((json, text)) => {
+                        context.files.push(text);
+                        json
+                    }
                     Err(error) => {
                         let message = format!("cannot read the schema `{path}`: {error}");
                         self.fault(
@@ -654,7 +645,7 @@ impl Compiler<'_> {
             }
             None => schema.to_json(),
         };
-        match Schema::from_json(json) {
+        match Schema::foreign(json) {
             Ok(schema) => Some((setting, Arc::new(schema))),
             Err(error) => {
                 self.fault(
@@ -662,7 +653,7 @@ impl Compiler<'_> {
                     schema.span,
                     "invalid-schema",
                     error.to_string(),
-                    "remote references are never followed",
+                    "a JSON Schema of draft 2020-12 that stands for itself",
                 );
                 None
             }
@@ -677,18 +668,23 @@ impl Compiler<'_> {
                 Ok(expression) => expressions.push(expression),
                 Err(error) => {
                     let span = item.get("cel").map_or(item.span, |n| n.span);
-                    self.fault(
-                        source,
-                        span,
-                        "invalid-expression",
-                        error.to_string(),
-                        "CEL over `image`, `tag`, `history`, `now`",
-                    );
+                    let written = text(item.get("cel"));
+                    let bytes = |at: usize| written.char_indices().nth(at).map_or(written.len(), |(byte, _)| byte);
+                    let range = bytes(error.range.start)..bytes(error.range.end);
+                    let exact = within(source, span, written, &range);
+                    self.fault(source, exact, "invalid-expression", error.message, error.help);
                 }
             }
         }
         Some((self.setting(source, severity, key.span, value), expressions))
     }
+}
+
+/// The place of a part of a text that a scalar gives: exact where the scalar has the text as it is, which is within a
+/// plain or quoted scalar on one line; else the scalar.
+fn within(source: &Source, scalar: Span, text: &str, part: &std::ops::Range<usize>) -> Span {
+    let found = source.slice(scalar).find(text).map(|at| scalar.start + at);
+    found.map_or(scalar, |start| Span::new(start + part.start, start + part.end))
 }
 
 /// The names that every form of a class captures: only these can be relied on in a relation.

@@ -321,7 +321,10 @@ impl Form {
                     Some("use smaller repetitions".into()),
                 ),
                 other => fault(
-                    format!("not a regular expression: {}", other.to_string().lines().last().unwrap_or_default()),
+                    format!(
+                        "not a regular expression: {}",
+                        other.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ")
+                    ),
                     None,
                 ),
             },

@@ -3,12 +3,13 @@
 
 use jiff::{ToSpan, civil};
 
-use super::compile::{Document, strings, text};
+use super::compile::{strings, text};
+use super::load::Document;
 use super::scope::Glob;
 use super::set::{Class, Mode, Policy, PolicySet};
 use super::verdict::Rule;
 use crate::document::{Fault, Node};
-use crate::image::{Repository, Tag};
+use crate::image::{PlatformRequirement, Repository, Tag};
 
 /// How long before its end an exception is pointed out.
 const NOTICE_DAYS: i32 = 7;
@@ -31,7 +32,11 @@ pub fn lint(documents: &[Document], set: &PolicySet, known: Option<&[Repository]
         linter.faults.sort_by_key(|f| f.span);
         faults.append(&mut linter.faults);
     }
+    unknown_platforms(documents, &mut faults);
     unused_sets(documents, &mut faults);
+    // By file and place, as people go through them.
+    let file = |fault: &Fault| documents.iter().position(|d| d.source.name == fault.source.name);
+    faults.sort_by_key(|fault| (file(fault), fault.span));
     faults
 }
 
@@ -237,6 +242,36 @@ fn example(pattern: &str, inner: &str) -> String {
     if path.contains('/') { path } else { format!("{path}/{inner}") }
 }
 
+/// Platforms that are asked for and that nobody builds for.
+fn unknown_platforms(documents: &[Document], faults: &mut Vec<Fault>) {
+    let all = |node: &Node| {
+        [Some(node), node.get("all"), node.get("any"), node.get("only")]
+            .into_iter()
+            .flatten()
+            .flat_map(Node::items)
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    for document in documents {
+        let revisions = document.node.at("/spec/revisions").map(Node::items).unwrap_or_default();
+        let classes = document.node.at("/spec/classes").map(Node::items).unwrap_or_default();
+        let of_sets = revisions.iter().filter_map(|revision| revision.get("platforms"));
+        let of_classes = classes.iter().filter_map(|class| class.at("/require/platforms"));
+        for node in of_sets.chain(of_classes).flat_map(all) {
+            let Ok(asked) = text(Some(&node)).parse::<PlatformRequirement>() else { continue };
+            if asked.platform().is_built_for() {
+                continue;
+            }
+            let label = asked.platform().nearest_built_for().map_or_else(
+                || "operating system and architecture as Go names them".to_owned(),
+                |near| format!("did you mean `{near}`?"),
+            );
+            let message = format!("nobody builds for `{asked}`, so no image will have it");
+            faults.push(Fault::error(&document.source, node.span, "unknown-platform", message).label(label).warning());
+        }
+    }
+}
+
 fn unused_sets(documents: &[Document], faults: &mut Vec<Fault>) {
     for set in documents.iter().filter(|d| d.kind() == "PlatformSet") {
         let uses = |policy: &&Document| {
@@ -320,6 +355,37 @@ spec: {revisions: [{from: 2020-01-01, platforms: [linux/amd64]}]}
                 "18:18 unused-platform-set",
             ],
             "{told:#?}"
+        );
+    }
+
+    #[test]
+    fn platforms_that_nobody_builds_for_are_pointed_out() {
+        let text = r#"apiVersion: tidewaiter.dev/v1
+kind: TagPolicy
+metadata: {name: slips}
+spec:
+  repositories: ["a.example/**"]
+  classes:
+    - {name: version, form: "{major}", require: {platforms: {all: [linux/amd64, linus/arm64], any: tier1}}}
+---
+apiVersion: tidewaiter.dev/v1
+kind: PlatformSet
+metadata: {name: tier1}
+spec: {revisions: [{from: 2020-01-01, platforms: [linux/arm/v7, "windows/s390x"]}]}
+"#;
+        assert_eq!(
+            linted(text, None),
+            [
+                "7:81 unknown-platform: nobody builds for `linus/arm64`, so no image will have it",
+                "12:65 unknown-platform: nobody builds for `windows/s390x`, so no image will have it"
+            ]
+        );
+        // An architecture that there is not cannot be asked for at all.
+        let read = documents(&Source::new("policy.yaml", text.replace("linus/arm64", "linux/amd46"))).unwrap();
+        let faults = compile(&read, &|_: &Source, _: &str| Err(String::new())).unwrap_err();
+        assert_eq!(
+            faults[0].to_string(),
+            "policy.yaml:7:81: error: no runtime looks for `linux/amd46`: did you mean `linux/amd64`?"
         );
     }
 

@@ -11,6 +11,7 @@ pub mod form;
 mod hint;
 mod judge;
 mod lint;
+mod load;
 mod observation;
 mod pending;
 mod reason;
@@ -23,11 +24,12 @@ mod verdict;
 mod view;
 pub mod violation;
 
-pub use compile::{Document, ReadFile, SCHEMA, compile, documents};
+pub use compile::{ReadFile, compile};
 pub use denial::denials;
 pub use expression::VARIABLES;
 pub use judge::{Change, Judgement, Target, affected, is_digest_tag, judge, targets_of};
 pub use lint::lint;
+pub use load::{Document, SCHEMA, documents, load};
 pub use observation::{
     Answer, Cause, CauseKind, Fact, LineId, LineKey, Observation, Question, SPAN_MAX, Span, StoredConfig,
     StoredManifest, TagRecord,

@@ -56,7 +56,9 @@ pub enum RegistryError {
     #[error("no answer from the registry: {0}")]
     Connect(String),
     /// The registry's certificate or its TLS is not acceptable.
-    #[error("the registry's TLS is refused: {0}; for a private authority set `ca` of this registry")]
+    #[error(
+        "the registry's TLS is refused: {0}; for a private authority set `ca` of this registry, or --ca on the command line"
+    )]
     Tls(String),
     /// The name leads to an address that is not reached without `allowPrivate` (T-19).
     #[error(

@@ -287,7 +287,7 @@ fn classify(error: &(dyn Error + 'static), host: &str) -> RegistryError {
             return refused(found.clone());
         }
         if let Some(found) = error.downcast_ref::<rustls::Error>() {
-            return RegistryError::Tls(remote_text(found.to_string().as_bytes()));
+            return RegistryError::Tls(tls_words(found));
         }
         deepest = error.to_string();
         next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
@@ -296,6 +296,34 @@ fn classify(error: &(dyn Error + 'static), host: &str) -> RegistryError {
         };
     }
     RegistryError::Connect(remote_text(format!("{host}: {deepest}").as_bytes()))
+}
+
+/// What is wrong with a certificate, as far as people can mend it; else the library's own words.
+fn tls_words(error: &rustls::Error) -> String {
+    use rustls::CertificateError::{
+        Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet, NotValidYetContext,
+        UnknownIssuer,
+    };
+    let text = error.to_string();
+    let words = match error {
+        // The verifier's own error is not part of the library's surface; its name is what it prints.
+        _ if text.contains("CaUsedAsEndEntity") => {
+            "its certificate is one of an authority (CA:TRUE), which cannot stand for a server: give it a certificate with \
+             CA:FALSE that the authority signed"
+        }
+        rustls::Error::InvalidCertificate(UnknownIssuer) => {
+            "its certificate is signed by nobody who is trusted here (UnknownIssuer)"
+        }
+        rustls::Error::InvalidCertificate(Expired | ExpiredContext { .. }) => "its certificate has expired: renew it",
+        rustls::Error::InvalidCertificate(NotValidYet | NotValidYetContext { .. }) => {
+            "its certificate is not valid yet: check both clocks"
+        }
+        rustls::Error::InvalidCertificate(NotValidForName | NotValidForNameContext { .. }) => {
+            "its certificate is for other names than the one it was asked by"
+        }
+        _ => return remote_text(text.as_bytes()),
+    };
+    words.to_owned()
 }
 
 /// What opens connections: to addresses that `resolver` gives, with verified TLS. For rooms that fetch other
@@ -351,6 +379,17 @@ fn tls(ca: Option<&[u8]>) -> Result<ClientConfig, SettingsError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn certificates_that_are_refused_are_told_with_what_to_do() {
+        let of = |error: rustls::Error| tls_words(&error);
+        let verifier = rustls::Error::General("invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))".into());
+        assert!(of(verifier).contains("give it a certificate with CA:FALSE"));
+        assert!(of(rustls::CertificateError::Expired.into()).contains("has expired"));
+        assert!(of(rustls::CertificateError::NotValidForName.into()).contains("for other names"));
+        assert!(of(rustls::CertificateError::UnknownIssuer.into()).contains("UnknownIssuer"));
+        assert!(of(rustls::CertificateError::Revoked.into()).contains("Revoked"));
+    }
 
     #[test]
     fn t34_retry_after_is_understood_in_both_forms() {

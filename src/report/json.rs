@@ -76,7 +76,7 @@ pub fn finding_json(finding: &Finding) -> Value {
     object.insert("requirement".into(), json!(finding.rule.as_str()));
     object.insert("reason".into(), json!(finding.reason.as_str()));
     object.insert("severity".into(), json!(finding.severity.as_str()));
-    object.insert("state".into(), json!(finding.state.as_str()));
+    object.insert("state".into(), json!(state_word(finding)));
     object.insert("message".into(), json!(finding.message));
     object.insert("expected".into(), json!(finding.expected));
     object.insert("actual".into(), json!(finding.actual));
@@ -187,4 +187,9 @@ impl<F: Formatter> Formatter for Escaping<F> {
     fn end_object_value<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
         self.inner.end_object_value(writer)
     }
+}
+
+/// Where a finding stands: what could not be determined neither fires nor waits.
+pub(super) fn state_word(finding: &Finding) -> &'static str {
+    if finding.is_error() { "undetermined" } else { finding.state.as_str() }
 }

@@ -112,7 +112,7 @@ fn finding_entry(verdict: &Verdict, finding: &Finding) -> Value {
     }
     let mut properties = properties(verdict);
     properties.insert("reason".into(), json!(finding.reason.as_str()));
-    properties.insert("state".into(), json!(finding.state.as_str()));
+    properties.insert("state".into(), json!(super::json::state_word(finding)));
     properties.insert("advice".into(), json!(cut(&visible(&finding.advice))));
     let rule = rule(verdict, finding.rule.as_str());
     entry(&verdict.policy, &rule, result, severity, &message, verdict.judged_at, Value::Object(properties))

@@ -246,6 +246,9 @@ pub struct Step {
     pub contents: Vec<Content>,
     /// Tags seen.
     pub tags: Vec<TagUpdate>,
+    /// Where the policies changed: those that govern the repository now. The verdicts of all others are removed, and
+    /// those on what classes lack, which are reached anew.
+    pub governing: Option<Vec<Arc<str>>>,
     /// Verdicts reached.
     pub verdicts: Vec<Judged>,
     /// Violations entered, changed or resolved, each with the edges to announce.
@@ -377,6 +380,8 @@ pub struct Stats {
     pub oldest: Option<Timestamp>,
     /// Dead letters kept.
     pub dead_letters: u64,
+    /// Tags, and repositories as a whole, that wait to be judged again from the record.
+    pub rejudging: u64,
     /// Open violations by kind.
     pub violations: Vec<ViolationCount>,
     /// Alerts waiting, by sink.

@@ -112,7 +112,7 @@ async fn a_policy_that_is_taken_away_takes_its_violations_with_it_even_beside_a_
         if n == 5 {
             let other = crate::house::POLICY.replace("name: iot", "name: other").replace("*/iot/**", "*/elsewhere/**");
             house.pipeline.policies.store(std::sync::Arc::new(crate::house::policies(&other)));
-            house.pipeline.policies_changed().await;
+            assert!(house.pipeline.policies_changed().await);
         }
     }
     house.quiet().await;
@@ -141,5 +141,41 @@ async fn a_repository_deleted_as_a_whole_is_looked_at_tag_by_tag() {
     gone.event.action = Action::Delete;
     house.tell(vec![gone]).await;
     eventually("all are gone", PATIENCE, async || Ok(house.tags().await.is_empty().then_some(()))).await.unwrap();
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn policies_that_change_while_the_store_fails_are_put_to_the_record_later() {
+    let shelf = Shelf::default();
+    let fake = shelf.serve().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("store.db");
+    let mut house = House::on_disk(&file, [client(&fake, Duration::from_secs(5), 100_000)]);
+    house.start();
+    let digest = shelf.put("iot/a", "1.0.0", &single("1.0.0"));
+    house.tell(vec![event(&fake, "iot/a", Some("1.0.0"), Some(&digest), "a", house.now())]).await;
+    house.quiet().await;
+    let open = async || Ok((!house.violations().await.is_empty()).then_some(()));
+    eventually("one image is no index", PATIENCE, open).await.unwrap();
+    house.stop().await;
+    assert!(house.pipeline.policies_changed().await);
+    let store = house.store.clone();
+    let pending = async || store.stats().await.unwrap().rejudging;
+    let before = pending().await;
+
+    let other = crate::house::POLICY.replace("name: iot", "name: other").replace("*/iot/**", "*/elsewhere/**");
+    house.pipeline.policies.store(std::sync::Arc::new(crate::house::policies(&other)));
+    // Somebody holds the file: nothing can be written.
+    let holder = rusqlite::Connection::open(&file).unwrap();
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    assert!(!house.pipeline.policies_changed().await, "the store cannot be written");
+    holder.execute_batch("ROLLBACK").unwrap();
+    assert!(house.pipeline.policies_changed().await);
+    assert_eq!(pending().await, before.max(1), "the repository waits to be judged again");
+    house.start();
+    eventually("nothing is open", PATIENCE, async || Ok(house.violations().await.is_empty().then_some(())))
+        .await
+        .unwrap();
+    eventually("nothing waits", PATIENCE, async || Ok((pending().await == 0).then_some(()))).await.unwrap();
     house.stop().await;
 }

@@ -187,6 +187,7 @@ pub async fn a_step_is_written_whole<S: Store>(store: S) {
             content(config, ContentKind::Config, ""),
         ],
         tags: vec![update("1.0.0", Some("x"), 1), update("latest", Some("x"), 1), update("gone", None, 1)],
+        governing: None,
         verdicts: vec![judged("a", Some("1.0.0"), "p", "{}")],
         changes: vec![violation("p", "1.0.0", State::Firing)],
         alerts: vec![alert("oncall", "k")],
@@ -291,6 +292,17 @@ pub async fn listings_page_newest_first<S: Store>(store: S) {
     assert_eq!((all.items.len(), all.next), (13, None));
     let one = store.verdicts(None, None, Some(tag("t07")), pages(100)).await.unwrap();
     assert_eq!(one.items, ["{\"n\": 7}"]);
+
+    // A policy that no longer governs takes its verdicts with it, and what classes lack is told anew.
+    let two = vec![judged("even", Some("t00"), "q", "{\"q\": 0}"), judged("even", None, "p", "{\"lacks\": 1}")];
+    write(&store, "even", 31, Step { verdicts: two, ..Step::default() }).await;
+    let names = |governing: &[&str]| Some(governing.iter().map(|name| (*name).into()).collect());
+    let anew = vec![judged("even", None, "q", "{\"lacks\": 2}")];
+    write(&store, "even", 32, Step { governing: names(&["q", "r"]), verdicts: anew, ..Step::default() }).await;
+    let left = store.verdicts(Some(repo("a").host), Some("even".into()), None, pages(100)).await.unwrap();
+    assert_eq!(left.items, ["{\"lacks\": 2}", "{\"q\": 0}"]);
+    let others = store.verdicts(Some(repo("a").host), Some("odd".into()), None, pages(100)).await.unwrap();
+    assert_eq!(others.items.len(), 12, "another repository is none of its business");
 
     let since = store.events(Some(t(20)), None, None, pages(100)).await.unwrap();
     assert_eq!((since.items.len(), since.next), (5, None));

@@ -1,4 +1,4 @@
-//! Golden files: what each sink is sent. `UPDATE_GOLDEN=1 cargo test` writes them anew; read the difference.
+//! Golden files: what each sink is sent. `TIDEWAITER_BLESS=1 cargo test` writes them anew; read the difference.
 
 use std::path::PathBuf;
 
@@ -25,11 +25,11 @@ fn check(name: &str, body: &[u8]) {
     let value: Value = serde_json::from_slice(body).unwrap();
     let text = serde_json::to_string_pretty(&value).unwrap() + "\n";
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/alerts").join(format!("{name}.json"));
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+    if std::env::var_os("TIDEWAITER_BLESS").is_some() {
         std::fs::write(&path, &text).unwrap();
     }
     let golden = std::fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(text, golden, "{name}: `UPDATE_GOLDEN=1 cargo test golden` writes it anew");
+    assert_eq!(text, golden, "{name}: `TIDEWAITER_BLESS=1 cargo test golden` writes it anew");
 }
 
 #[test]

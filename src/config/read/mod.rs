@@ -30,7 +30,15 @@ pub(in crate::config) fn config(
     outside: &dyn Outside,
 ) -> Result<Config, Vec<Fault>> {
     let readable = node.get("allowReadableSecrets").and_then(Node::as_bool).unwrap_or(false);
-    let mut reader = Reader { source, folder, outside, readable, faults: Vec::new(), warnings: Vec::new() };
+    let mut reader = Reader {
+        source,
+        folder,
+        outside,
+        readable,
+        hosts: registries::written(node),
+        faults: Vec::new(),
+        warnings: Vec::new(),
+    };
     let registries = reader.registries(node);
     let tls = node.get("tls").map(|n| reader.tls(n));
     let sources = reader.sources(node, &registries, tls.as_ref());
@@ -67,6 +75,8 @@ struct Reader<'a> {
     outside: &'a dyn Outside,
     /// Secret files may be readable by group and others.
     readable: bool,
+    /// What the registries are called, those with faults too; `None` where one is called nothing.
+    hosts: Option<Vec<String>>,
     faults: Vec<Fault>,
     warnings: Vec<Fault>,
 }

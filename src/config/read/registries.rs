@@ -10,6 +10,16 @@ use crate::config::types::{Reconcile, Registry, RegistryAuth, RegistryLimits};
 use crate::document::{Fault, Node, Span, quoted};
 use crate::image::Host;
 
+/// The names of all registries as written, in lower case; `None` where one has none.
+pub(super) fn written(node: &Node) -> Option<Vec<String>> {
+    let mut hosts = Vec::new();
+    for item in node.get("registries").map(Node::items).unwrap_or_default() {
+        hosts.push(item.get("host").and_then(Node::as_str)?.to_ascii_lowercase());
+        hosts.extend(texts(item, "aliases").iter().map(|alias| alias.to_ascii_lowercase()));
+    }
+    Some(hosts)
+}
+
 impl Reader<'_> {
     pub(super) fn registries(&mut self, node: &Node) -> Vec<Registry> {
         let mut seen: HashMap<Host, Span> = HashMap::new();

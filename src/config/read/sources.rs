@@ -33,7 +33,7 @@ impl Reader<'_> {
         }
         if node.get("registry").is_none() && node.get("registries").is_none() {
             registries = known.iter().map(|r| r.host.clone()).collect();
-            if registries.is_empty() {
+            if registries.is_empty() && self.hosts.as_ref().is_some_and(Vec::is_empty) {
                 let label = "add its registry to `registries`";
                 self.fault(name.span, "no-registry", "no registry is configured whose events could come here", label);
             }
@@ -84,7 +84,9 @@ impl Reader<'_> {
     fn known_registry(&mut self, node: &Node, known: &[Registry]) -> Option<Host> {
         let host: Host = self.parsed(node)?;
         let found = known.iter().find(|r| r.host == host || r.aliases.contains(&host));
-        if found.is_none() {
+        // A registry with a fault of its own is there all the same.
+        let elsewhere = self.hosts.as_ref().is_none_or(|hosts| hosts.iter().any(|name| name == host.as_str()));
+        if found.is_none() && !elsewhere {
             let message = format!("{} is not a configured registry", quoted(host.as_str()));
             let mut fault =
                 Fault::error(self.source, node.span, "unknown-registry", message).label("add it to `registries`");

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::super::expression::Expression;
 use super::super::form::Captures;
 use super::super::judge::{Case, Facts, Gather, Met};
-use super::super::observation::{Fact, Span};
+use super::super::observation::{Cause, CauseKind, Fact, Span};
 use super::super::reason::Reason;
 use super::super::set::{IndexRule, KeepsPlatforms, Lead, PlatformRule, PlatformSet, Revision, Setting, WantedKind};
 use super::super::verdict::{Finding, Rule, Severity, State};
@@ -90,10 +90,8 @@ pub(super) fn index(
     let platform = facts.view.platforms().first().map(|p| format!(" for {p}")).unwrap_or_default();
     let message = format!("the tag is one image{platform}; an index is required");
     let finding = case.finding(Rule::Index, Reason::NotAnIndex, setting, message);
-    let advice = match next_version(facts).filter(|_| facts.class.require.immutable.is_some()) {
-        Some(next) => format!("Publish {next} as an index of all platforms: {} must not change.", facts.tag),
-        None => "Build an index of all platforms and push it.".to_owned(),
-    };
+    let Some(release) = release(case, gather, facts) else { return Met::Asked };
+    let advice = publish_what(facts, &release, "as an index of all platforms");
     case.found(Finding { advice, expected: vec!["index".into()], actual: vec!["image".into()], ..finding })
 }
 
@@ -132,20 +130,6 @@ fn named(set: &PlatformSet) -> String {
     set.name.as_ref().map(|n| format!(" by platform set {n}")).unwrap_or_default()
 }
 
-/// Whether the tag is judged by the newest platform set as well: tags that follow, and the highest version.
-/// `None` while that is being asked.
-fn newest_too(case: &Case<'_>, gather: &mut Gather<'_>, facts: &Facts<'_>) -> Option<bool> {
-    if facts.class.require.follows.is_some() {
-        return Some(true);
-    }
-    if !facts.class.is_followed {
-        return Some(false);
-    }
-    let Some(line) = case.policy.whole_line(facts.class_place) else { return Some(false) };
-    let highest = gather.line(line, Captures::default().group(&[]), Span::Highest(1))?;
-    Some(matches!(highest, Fact::Known(tags) if tags.first() == Some(facts.tag)))
-}
-
 /// `platforms`.
 pub(super) fn platforms(
     case: &mut Case<'_>,
@@ -157,9 +141,9 @@ pub(super) fn platforms(
     if let Some(met) = unreadable(case, Rule::Platforms, setting, facts).or_else(|| no_image(facts)) {
         return met;
     }
-    let Some(newest_too) = newest_too(case, gather, facts) else { return Met::Asked };
-    let Some(version) = version_meant(case, gather, facts) else { return Met::Asked };
-    let Some(is_highest) = is_highest(case, gather, facts, version.as_ref()) else { return Met::Asked };
+    let Some(release) = release(case, gather, facts) else { return Met::Asked };
+    // Tags that follow, and the highest version, are judged by the newest platform set as well.
+    let newest_too = facts.class.require.follows.is_some() || release.is_highest;
     let has = facts.view.platforms();
     let mut met = Met::Yes;
     let unknown = facts.view.unknown.first();
@@ -184,7 +168,7 @@ pub(super) fn platforms(
             );
             let finding = case.finding(Rule::Platforms, Reason::MissingPlatform, setting, message);
             met = case.found(Finding {
-                advice: publish(facts, version.as_ref(), is_highest, all),
+                advice: publish(facts, &release, all),
                 expected: texts(&wanted.of_its_day.platforms),
                 actual: texts(&has),
                 ..finding
@@ -193,7 +177,7 @@ pub(super) fn platforms(
             let message = format!("{} is required{} since it was published", list(&lacks_newest), named(set));
             let finding = case.finding(Rule::Platforms, Reason::Recertify, setting, message);
             met = case.found(Finding {
-                advice: publish(facts, version.as_ref(), is_highest, all),
+                advice: publish(facts, &release, all),
                 expected: texts(all),
                 actual: texts(&has),
                 ..finding
@@ -236,43 +220,57 @@ fn what(view: &View) -> &'static str {
     if view.shape == Shape::Index { "index" } else { "image" }
 }
 
-/// The version that advice must speak of: the tag itself, or the version that a following tag is at.
-/// `Some(None)`: there is none. `None` while it is being asked.
-fn version_meant(case: &mut Case<'_>, gather: &mut Gather<'_>, facts: &Facts<'_>) -> Option<Option<Tag>> {
-    let Some((_, follows)) = &facts.class.require.follows else { return Some(Some(facts.tag.clone())) };
-    let Fact::Known(tags) = gather.tagged(facts.digest)? else { return Some(None) };
-    let of_class = |t: &&Tag| case.policy.membership(t).is_some_and(|m| m.class == follows.target.class);
-    Some(tags.iter().filter(of_class).max_by_key(|t| case.policy.membership(t).map(|m| m.captures.rank())).cloned())
+/// The version that a tag is, or is at where it follows one.
+struct Release {
+    /// The version; `None` where a following tag is at none.
+    version: Option<Tag>,
+    /// Whether it is the highest of its class, of those classes that something follows: only after that one is the
+    /// next number known to be free.
+    is_highest: bool,
 }
 
-/// Whether a version is the highest of its class, as far as something follows the class. `None` while it is being
-/// asked.
-fn is_highest(case: &Case<'_>, gather: &mut Gather<'_>, facts: &Facts<'_>, version: Option<&Tag>) -> Option<bool> {
-    let class = facts.class.require.follows.as_ref().map_or(facts.class_place, |(_, follows)| follows.target.class);
-    let (Some(version), Some(line)) = (version, case.policy.whole_line(class)) else { return Some(false) };
-    let highest = gather.line(line, Captures::default().group(&[]), Span::Highest(1))?;
-    Some(matches!(highest, Fact::Known(tags) if tags.first() == Some(version)))
-}
-
-/// What to publish: the next version where the tag is one that must not change.
-fn publish(facts: &Facts<'_>, version: Option<&Tag>, is_highest: bool, platforms: &[PlatformRequirement]) -> String {
-    let all = list(platforms);
-    // Only after the highest version is the next number known to be free.
-    let next = version.filter(|_| is_highest).and_then(|v| {
-        let parts: Vec<&str> = v.as_str().split('.').collect();
-        match parts.as_slice() {
-            [major, minor, patch] => {
-                super::next_of(v.as_str(), major, minor, patch).filter(|_| patch.bytes().all(|b| b.is_ascii_digit()))
-            }
-            _ => None,
+/// The version that advice must speak of. `None` while it is being asked.
+fn release(case: &Case<'_>, gather: &mut Gather<'_>, facts: &Facts<'_>) -> Option<Release> {
+    let (version, class) = match &facts.class.require.follows {
+        None => (Some(facts.tag.clone()), facts.class_place),
+        Some((_, follows)) => {
+            let class = follows.target.class;
+            let of_class = |t: &&Tag| case.policy.membership(t).is_some_and(|m| m.class == class);
+            let rank = |t: &&Tag| case.policy.membership(t).map(|m| m.captures.rank());
+            let version = match gather.tagged(facts.digest)? {
+                Fact::Known(tags) => tags.iter().filter(of_class).max_by_key(rank).cloned(),
+                _ => None,
+            };
+            (version, class)
         }
-    });
+    };
+    // Where nothing follows the class, or nothing asks for platforms, no version is judged again when another takes
+    // its place, so nothing that is said may depend on it.
+    let followed = |c: &super::super::set::Class| c.is_followed && c.require.platforms.is_some();
+    let line = case.policy.whole_line(class).filter(|_| followed(&case.policy.classes[class]));
+    let is_highest = match (&version, line) {
+        (Some(version), Some(line)) => {
+            let highest = gather.line(line, Captures::default().group(&[]), Span::Highest(1))?;
+            matches!(highest, Fact::Known(tags) if tags.first() == Some(version))
+        }
+        _ => false,
+    };
+    Some(Release { version, is_highest })
+}
+
+/// What to publish: the next version where the tag is one that must not change. `what` says what it must have.
+fn publish_what(facts: &Facts<'_>, release: &Release, what: &str) -> String {
+    let next = release.version.as_ref().filter(|_| release.is_highest).and_then(next_version);
     let fixed = facts.class.require.immutable.is_some() || facts.class.require.follows.is_some();
-    match (next, version) {
-        (Some(next), Some(version)) if fixed => format!("Publish {next} with all of {all}: {version} must not change."),
-        (_, Some(version)) if fixed => format!("Publish a new version with all of {all}: {version} must not change."),
-        _ => format!("Publish a version with all of {all}."),
+    match (next, &release.version) {
+        (Some(next), Some(version)) if fixed => format!("Publish {next} {what}: {version} must not change."),
+        (_, Some(version)) if fixed => format!("Publish a new version {what}: {version} must not change."),
+        _ => format!("Publish a version {what}."),
     }
+}
+
+fn publish(facts: &Facts<'_>, release: &Release, platforms: &[PlatformRequirement]) -> String {
+    publish_what(facts, release, &format!("with all of {}", list(platforms)))
 }
 
 /// `keepsPlatforms`.
@@ -320,7 +318,8 @@ pub(super) fn keeps_platforms(
     if let Some(cause) = facts.view.unknown.first() {
         return case.undetermined(Rule::KeepsPlatforms, &cause.clone());
     }
-    let message = format!("{} was in {before} and is not in {}", list(&lost), facts.tag);
+    let (was, is) = if lost.len() == 1 { ("was", "is") } else { ("were", "are") };
+    let message = format!("{} {was} in {before} and {is} not in {}", list(&lost), facts.tag);
     let finding = case.finding(Rule::KeepsPlatforms, Reason::PlatformRegression, setting, message);
     case.found(Finding { expected: texts(other.platforms()), actual: texts(&has), ..finding })
 }
@@ -446,6 +445,10 @@ fn against(
     name: &str,
 ) -> Met {
     let faults = match serde_json::from_slice(bytes) {
+        Ok(json) if !schema.is_bounded_over(&json) => {
+            let text = format!("{name} is too large for the policy's schema: so many questions are not asked");
+            return case.undetermined(rule, &Cause { kind: CauseKind::Limit, text });
+        }
         Ok(json) => schema.check(&json),
         Err(error) => vec![format!("it is not JSON: {error}")],
     };

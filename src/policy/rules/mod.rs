@@ -4,11 +4,11 @@ mod history;
 mod image;
 mod relation;
 
-use super::form::Captured;
 use super::judge::{Case, Facts, Gather, Met};
 use super::observation::{Cause, CauseKind};
 use super::verdict::Rule;
 use super::view::Shape;
+use crate::image::Tag;
 
 pub(super) use history::{immutable, present};
 
@@ -42,19 +42,12 @@ pub(super) fn evaluate(case: &mut Case<'_>, gather: &mut Gather<'_>, rule: Rule,
     .unwrap_or(Met::Yes)
 }
 
-/// The tag that a publisher would push next, where the forms of the class make that plain: the patch number
-/// plus one, of any length.
-fn next_version(facts: &Facts<'_>) -> Option<String> {
-    let [major, minor, patch] = ["major", "minor", "patch"].map(|name| match facts.captures.get(name) {
-        Some(Captured::Integer(digits)) => Some(digits.as_ref()),
-        _ => None,
-    });
-    next_of(facts.tag.as_str(), major?, minor?, patch?)
-}
-
-fn next_of(tag: &str, major: &str, minor: &str, patch: &str) -> Option<String> {
-    let head = format!("{major}.{minor}.{patch}");
-    (tag == head).then(|| format!("{major}.{minor}.{}", plus_one(patch)))
+/// The tag that a publisher would push after a version of three numbers: the patch number plus one, of any length.
+fn next_version(version: &Tag) -> Option<String> {
+    let parts: Vec<&str> = version.as_str().split('.').collect();
+    let [major, minor, patch] = parts.as_slice() else { return None };
+    let digits = |part: &&str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    [major, minor, patch].into_iter().all(digits).then(|| format!("{major}.{minor}.{}", plus_one(patch)))
 }
 
 /// One more than a decimal number of any length.
@@ -99,7 +92,8 @@ mod tests {
         {
             assert_eq!(plus_one(patch), next);
         }
-        assert_eq!(next_of("1.0.1", "1", "0", "1").as_deref(), Some("1.0.2"));
-        assert_eq!(next_of("1.0.1-amd64", "1", "0", "1"), None);
+        for (version, next) in [("1.0.1", Some("1.0.2")), ("1.0.1-amd64", None), ("1.0", None), ("1.0.x", None)] {
+            assert_eq!(next_version(&version.parse().unwrap()).as_deref(), next);
+        }
     }
 }

@@ -166,8 +166,14 @@ fn follow(
             "Do not move `{}` onto {version}, which lacks a platform: publish the next version with all of them and point `{}` to that.",
             facts.tag, facts.tag
         )
+    } else if matches!(reason, Reason::Lagging | Reason::RollingStale | Reason::MovedBackwards) {
+        // Where it is meant that the tag stays behind, the policy says so.
+        format!(
+            "Point `{}` to {version}; if {version} was taken back, declare it `withdrawn` in the policy.",
+            facts.tag
+        )
     } else {
-        format!("Point `{}` to {version}, or declare {version} `withdrawn` in the policy.", facts.tag)
+        format!("Point `{}` to {version}.", facts.tag)
     };
     let finding = case.finding(Rule::Follows, reason, setting, message);
     Ok(case.found(Finding {
@@ -465,12 +471,22 @@ fn members(
     if untagged.is_empty() {
         return Ok(Met::Yes);
     }
-    let names: Vec<String> = untagged
-        .iter()
-        .map(|l| l.platform.as_ref().map_or_else(|| l.digest.short().to_owned(), ToString::to_string))
-        .collect();
+    // One that is listed twice lacks one tag.
+    let mut names: Vec<String> = Vec::new();
+    let mut called: Vec<String> = Vec::new();
+    for leaf in untagged {
+        let (name, words) = match &leaf.platform {
+            Some(platform) => (platform.to_string(), format!("for {platform}")),
+            None => (leaf.digest.short().to_owned(), leaf.digest.short().to_owned()),
+        };
+        if !names.contains(&name) {
+            names.push(name);
+            called.push(words);
+        }
+    }
     let class = by.map(|r| format!(" of class {}", case.policy.classes[r.class].name)).unwrap_or_default();
-    let message = format!("no tag{class} points to the image for {}", names.join(", "));
+    let images = if called.len() == 1 { "image" } else { "images" };
+    let message = format!("no tag{class} points to the {images} {}", called.join(", "));
     let finding = case.finding(Rule::MembersTagged, Reason::UntaggedMember, setting, message);
     Ok(case.found(Finding { actual: names, ..finding }))
 }

@@ -14,7 +14,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::compile::{Document, ReadFile};
+use super::compile::ReadFile;
+use super::load::Document;
 use super::set::PolicySet;
 use super::verdict::{PolicyLocation, Rule};
 use crate::document::Fault;

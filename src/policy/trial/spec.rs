@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use jiff::{Timestamp, civil};
 
-use super::super::compile::{Document, ReadFile, compile, inner, location, strings, text};
+use super::super::compile::{ReadFile, compile, location, strings, text};
+use super::super::load::{Document, inner};
 use super::super::reason::Reason;
 use super::super::set::PolicySet;
 use super::super::verdict::{Outcome, PolicyLocation, Rule, Severity};

@@ -281,8 +281,11 @@ fn take(conn: &Connection, repo: i64, now: Timestamp, until: i64, events: usize)
     Ok(claim)
 }
 
-/// Notes rechecks, the earlier of two for one tag; `fence` is what a claim must exceed to remove them.
-pub(super) fn want(conn: &Connection, repo: i64, rechecks: &[Recheck], fence: i64) -> Result<(), StoreError> {
+/// Notes rechecks, the earlier of two for one tag; `fence` is what a claim must exceed to remove them. Says by how many
+/// there are more that only judge again.
+pub(super) fn want(conn: &Connection, repo: i64, rechecks: &[Recheck], fence: i64) -> Result<i64, StoreError> {
+    let mut known =
+        conn.prepare_cached("SELECT origin = 'policy-change' FROM rechecks WHERE repo = ?1 AND tag = ?2")?;
     let mut upsert = conn.prepare_cached(
         "INSERT INTO rechecks(repo, tag, due, origin, attempts, fence) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
          ON CONFLICT(repo, tag) DO UPDATE SET
@@ -293,19 +296,20 @@ pub(super) fn want(conn: &Connection, repo: i64, rechecks: &[Recheck], fence: i6
                 ELSE excluded.origin END,
             attempts = iif(excluded.due < due, excluded.attempts, attempts),
             due = min(due, excluded.due),
-            fence = max(fence, excluded.fence)",
+            fence = max(fence, excluded.fence)
+         RETURNING origin = 'policy-change'",
     )?;
+    let mut more = 0;
     for recheck in rechecks {
-        upsert.execute(params![
-            repo,
-            codec::tag_text(recheck.tag.as_ref()),
-            nanos(recheck.due),
-            recheck.origin.as_str(),
-            recheck.attempts,
-            fence,
-        ])?;
+        let tag = codec::tag_text(recheck.tag.as_ref());
+        let before: Option<bool> = known.query_row(params![repo, tag], |row| row.get(0)).optional()?;
+        let after: bool = upsert.query_row(
+            params![repo, tag, nanos(recheck.due), recheck.origin.as_str(), recheck.attempts, fence],
+            |row| row.get(0),
+        )?;
+        more += i64::from(after) - i64::from(before == Some(true));
     }
-    Ok(())
+    Ok(more)
 }
 
 /// Wants tags judged again, from outside a step.
@@ -314,7 +318,7 @@ pub(super) fn recheck(w: &mut Writing<'_>, repository: &Repository, rechecks: &[
     let repo = repo(w.conn, repository)?;
     let fence: i64 =
         w.conn.prepare_cached("SELECT fence FROM repositories WHERE id = ?1")?.query_row([repo], |row| row.get(0))?;
-    want(w.conn, repo, rechecks, fence)?;
+    w.change.rejudging += want(w.conn, repo, rechecks, fence)?;
     w.conn
         .prepare_cached(
             "UPDATE repositories SET ready = ?2, lane = '', first = 0

@@ -76,7 +76,7 @@ pub(super) fn open_to_read(path: &Path) -> Result<Connection, StoreError> {
 }
 
 /// Opens a store of a format that this program knows.
-fn open_known(path: &Path) -> Result<(Connection, u32), StoreError> {
+pub(super) fn open_known(path: &Path) -> Result<(Connection, u32), StoreError> {
     let conn = open_to_read(path)?;
     let format = schema::check(&conn, path, schema::STEPS)?;
     if format == 0 {

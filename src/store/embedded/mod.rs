@@ -11,6 +11,7 @@ mod journal;
 mod list;
 mod maintain;
 mod outbox;
+mod read_only;
 mod reader;
 mod schema;
 mod step;
@@ -27,6 +28,7 @@ use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{Notify, oneshot, watch};
 
 pub use self::maintain::{Info, Verification};
+pub use self::read_only::ReadOnly;
 
 use self::journal::{Backlog, Turns};
 use self::maintain::Old;
@@ -461,6 +463,7 @@ impl Store for EmbeddedStore {
             queued: unsigned(totals.queued),
             oldest,
             dead_letters: unsigned(totals.dead_letters),
+            rejudging: unsigned(totals.rejudging),
             violations: totals.violations.into_iter().map(kind).collect(),
             outbox: totals.outbox.into_iter().map(|(sink, count)| (sink, unsigned(count))).collect(),
             bytes: bytes.filter_map(|path| std::fs::metadata(path).ok()).map(|m| m.len()).sum(),

@@ -23,6 +23,9 @@ pub(super) fn complete(w: &mut Writing<'_>, claim: &Claim, step: &Step, keep: bo
     for update in &step.tags {
         update_tag(w.conn, repo, update)?;
     }
+    if let Some(governing) = &step.governing {
+        forget_verdicts(w.conn, repo, governing)?;
+    }
     for judged in &step.verdicts {
         record_verdict(w.conn, repo, judged)?;
     }
@@ -34,13 +37,13 @@ pub(super) fn complete(w: &mut Writing<'_>, claim: &Claim, step: &Step, keep: bo
         end_event(w, repo, *number, end)?;
     }
     for tag in &step.rechecked {
-        w.conn.prepare_cached("DELETE FROM rechecks WHERE repo = ?1 AND tag = ?2 AND fence < ?3")?.execute(params![
-            repo,
-            codec::tag_text(tag.as_ref()),
-            fence
-        ])?;
+        let mut remove = w.conn.prepare_cached(
+            "DELETE FROM rechecks WHERE repo = ?1 AND tag = ?2 AND fence < ?3 RETURNING origin = 'policy-change'",
+        )?;
+        let removed = remove.query_row(params![repo, codec::tag_text(tag.as_ref()), fence], |row| row.get(0));
+        w.change.rejudging -= i64::from(removed.optional()?.unwrap_or(false));
     }
-    want(w.conn, repo, &step.rechecks, fence - 1)?;
+    w.change.rejudging += want(w.conn, repo, &step.rechecks, fence - 1)?;
     if !keep {
         w.conn.prepare_cached("UPDATE repositories SET fence = fence + 1 WHERE id = ?1")?.execute([repo])?;
         w.work |= schedule(w.conn, repo)?;
@@ -171,6 +174,16 @@ fn update_tag(conn: &Connection, repo: i64, update: &TagUpdate) -> Result<(), St
         now.1,
         codec::sightings_bytes(&update.sightings),
     ])?;
+    Ok(())
+}
+
+/// Removes the verdicts of policies that no longer govern a repository, and those that are about no tag.
+fn forget_verdicts(conn: &Connection, repo: i64, governing: &[std::sync::Arc<str>]) -> Result<(), StoreError> {
+    let names = serde_json::to_string(&governing.iter().map(|name| &**name).collect::<Vec<_>>()).unwrap_or_default();
+    conn.prepare_cached(
+        "DELETE FROM verdicts WHERE repo = ?1 AND (tag = '' OR policy NOT IN (SELECT value FROM json_each(?2)))",
+    )?
+    .execute(params![repo, names])?;
     Ok(())
 }
 

@@ -19,6 +19,8 @@ pub(super) struct Totals {
     pub(super) queued_bytes: i64,
     /// Dead letters kept.
     pub(super) dead_letters: i64,
+    /// Tags and repositories that wait to be judged again from the record.
+    pub(super) rejudging: i64,
     /// Alerts that wait, by sink.
     pub(super) outbox: BTreeMap<String, i64>,
     /// Open violations.
@@ -35,6 +37,8 @@ impl Totals {
             |row| Ok((row.get(0)?, row.get(1)?)),
         )?;
         totals.dead_letters = conn.query_row("SELECT count(*) FROM dead_letters", [], |row| row.get(0))?;
+        totals.rejudging =
+            conn.query_row("SELECT count(*) FROM rechecks WHERE origin = 'policy-change'", [], |row| row.get(0))?;
         let mut by_sink = conn.prepare("SELECT sink, count(*) FROM outbox GROUP BY sink")?;
         for row in by_sink.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))? {
             let (sink, count) = row?;
@@ -68,6 +72,7 @@ impl Totals {
         self.queued += other.queued;
         self.queued_bytes += other.queued_bytes;
         self.dead_letters += other.dead_letters;
+        self.rejudging += other.rejudging;
         for (sink, by) in other.outbox {
             *self.outbox.entry(sink).or_default() += by;
         }
