@@ -19,11 +19,13 @@ mod disk;
 mod house;
 mod order;
 mod outage;
+mod power;
 mod random;
 mod real;
 mod shelf;
 mod steps;
 mod sweep;
+mod tape;
 
 /// Whether the long forms are asked for.
 fn long() -> bool {
