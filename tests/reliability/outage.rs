@@ -104,6 +104,13 @@ async fn g10_no_request_before_the_time_that_the_registry_asked_for() {
     eventually("it was asked", PATIENCE, async || Ok((!fake.seen().is_empty()).then_some(()))).await.unwrap();
     let first = fake.seen()[0].at;
     shelf.set(Mode::Well);
+    // What comes in the middle of the pause has to wait as well.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for r in 30..40 {
+        let repository = format!("iot/r{r}");
+        let digest = shelf.put(&repository, "1.0.0", &index(&DEVICES, "1"));
+        house.tell(vec![event(&fake, &repository, Some("1.0.0"), Some(&digest), "1", house.now())]).await;
+    }
     house.quiet().await;
     // Those in flight when the first answer came do not count.
     let early = fake

@@ -39,7 +39,7 @@ async fn g02_a_power_cut_at_any_moment_loses_nothing_acknowledged() {
         eprintln!("SKIPPED: g02 needs gcc for what records the writes");
         return;
     };
-    let (lives, singles, doubles) = if crate::long() { (10, 40, 10) } else { (1, 10, 3) };
+    let (lives, singles, doubles) = if crate::long() { (10, 40, 10) } else { (1, 14, 4) };
     let mut counts = Counts::default();
     for _ in 0..lives {
         if counts.lost == 0 {
@@ -95,8 +95,7 @@ async fn life(library: &Path, singles: usize, doubles: usize, random: &mut Rando
     let tape = Tape::read(&first);
     assert!(tape.len() > 100, "only {} deeds were recorded", tape.len());
     let mut disk = Disk::new(&tape, BTreeMap::new());
-    let mut moments: Vec<(usize, bool)> =
-        (0..singles + doubles).map(|n| (1 + random.below(tape.len()), n < doubles)).collect();
+    let mut moments: Vec<(usize, bool)> = (0..singles + doubles).map(|n| (tape.moment(random), n < doubles)).collect();
     moments.sort();
     for (moment, double) in moments {
         disk.play(moment);

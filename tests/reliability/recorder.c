@@ -1,7 +1,7 @@
 /* Put in front of the C library (LD_PRELOAD), writes down in order what a process does to the files of one folder:
  * writes with their bytes, cuts, syncs, names made, changed and removed. A power cut is made out of that by power.rs.
  *
- * TIDEWAITER_TEST_RECORD names the record, TIDEWAITER_TEST_FOLDER the folder. A sync takes two milliseconds longer
+ * TIDEWAITER_TEST_RECORD names the record, TIDEWAITER_TEST_FOLDER the folder. A sync takes four milliseconds longer
  * than it does, as on a slow disk, so that what is said before it is over shows. What is shared memory (-shm) or
  * holds nothing (.reserve) is left out. */
 #define _GNU_SOURCE
@@ -122,7 +122,7 @@ CUTS(ftruncate64, off64_t)
         pthread_mutex_lock(&turn); \
         uint64_t began = position; \
         pthread_mutex_unlock(&turn); \
-        usleep(2000); \
+        usleep(4000); \
         int failed = real(fd); \
         pthread_mutex_lock(&turn); \
         if (!failed) say(S_ISDIR(found.st_mode) ? SYNC_FOLDER : SYNC, path, began, 0, 0); \

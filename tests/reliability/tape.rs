@@ -104,6 +104,16 @@ impl Tape {
         self.entries.len()
     }
 
+    /// A moment to cut at: any, or more often one at which something was written and its sync is about to end.
+    pub fn moment(&self, random: &mut Random) -> usize {
+        let syncs: Vec<usize> =
+            (1..self.len()).filter(|n| matches!(self.entries[*n].deed, Deed::Sync { .. })).collect();
+        if random.below(3) == 0 || syncs.is_empty() {
+            return 1 + random.below(self.len());
+        }
+        syncs[random.below(syncs.len())]
+    }
+
     /// Where in the record an entry ends.
     pub fn end(&self, entry: usize) -> u64 {
         self.entries[entry].at.end
@@ -198,11 +208,11 @@ impl<'t> Disk<'t> {
         let left = |file: &usize, random: &mut Random| {
             let stored = &self.files[file];
             let mut bytes = stored.lasting.clone();
-            match random.below(4) {
+            match random.below(6) {
                 // Nothing that was not synced.
-                0 => {}
+                0..=2 => {}
                 // All up to some moment, the last of it torn.
-                1 => {
+                3 => {
                     let whole = random.below(stored.since.len() + 1);
                     for &n in &stored.since[..whole] {
                         apply(&mut bytes, self.tape, n, &mut |_| true);
@@ -215,7 +225,7 @@ impl<'t> Disk<'t> {
                 // Any of it.
                 many => {
                     for &n in &stored.since {
-                        let of_three = if many == 2 { 1 } else { 2 };
+                        let of_three = if many == 4 { 1 } else { 2 };
                         apply(&mut bytes, self.tape, n, &mut |_| random.below(3) < of_three);
                     }
                 }

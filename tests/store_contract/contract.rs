@@ -452,6 +452,65 @@ pub async fn pruning_keeps_so_many_of_the_newest<S: Store>(store: S) {
     assert_eq!(store.dead_letters(pages(1)).await.unwrap().items[0].received_at, t(29));
 }
 
+pub async fn pruning_keeps_verdicts_and_violations_by_time_and_number<S: Store>(store: S) {
+    let mut step = Step::default();
+    for n in 0..20 {
+        let name = format!("{n}");
+        // Half of the tags are there.
+        step.tags.push(update(&name, (n % 2 == 0).then_some("x"), 1));
+        step.verdicts.push(judged("a", Some(&name), "p", &name));
+        // Over at second 3, or open.
+        step.changes.push(violation("p", &name, if n < 10 { State::Resolved } else { State::Firing }));
+    }
+    write(&store, "a", 1, step).await;
+    let left = async || {
+        let filter = ViolationFilter { states: vec![State::Firing, State::Resolved], ..ViolationFilter::default() };
+        let violations = store.violations(filter, pages(100)).await.unwrap().items;
+        let open = violations.iter().filter(|row| row.violation.state == State::Firing).count();
+        let verdicts = store.verdicts(None, None, None, pages(100)).await.unwrap().items.len();
+        (verdicts, open, violations.len() - open)
+    };
+    // Six of the twenty are too many, and of those only what is gone or over may go.
+    let few = Retention { verdicts_max: 14, ..Retention::default() };
+    let pruned = store.prune(few, t(100)).await.unwrap();
+    assert_eq!((pruned.verdicts, pruned.violations), (3, 6));
+    assert_eq!(left().await, (17, 10, 4));
+    let none = Retention { verdicts_max: 0, ..Retention::default() };
+    let pruned = store.prune(none, t(100)).await.unwrap();
+    assert_eq!((pruned.verdicts, pruned.violations), (7, 4));
+    assert_eq!(left().await, (10, 10, 0), "what is there and what is open stays, whatever the limit");
+    // By time.
+    let again = Step { changes: vec![violation("p", "late", State::Resolved)], ..Step::default() };
+    write(&store, "a", 4, again).await;
+    let short = Retention { verdicts: Duration::from_secs(50), ..Retention::default() };
+    assert_eq!(store.prune(short, t(52)).await.unwrap().violations, 0);
+    assert_eq!(store.prune(short, t(54)).await.unwrap().violations, 1);
+}
+
+pub async fn pruning_keeps_so_many_bytes_of_manifests<S: Store>(store: S) {
+    let content = |text: &str| Content {
+        digest: Digest::of(text.as_bytes()),
+        kind: ContentKind::Manifest,
+        media_type: String::new(),
+        bytes: text.as_bytes().into(),
+        children: vec![],
+    };
+    let wanted = format!("[\"{}\"]", "w".repeat(500));
+    let mut seen = update("1", None, 1);
+    seen.sightings[0].digest = Some(Digest::of(wanted.as_bytes()));
+    let mut contents = vec![content(&wanted)];
+    contents.extend((0..10).map(|n| content(&format!("[\"{n}{}\"]", "x".repeat(500)))));
+    write(&store, "a", 1, Step { contents, tags: vec![seen], ..Step::default() }).await;
+    // Contents are stored by the store's own time, which is that of the machine.
+    let soon = jiff::Timestamp::now().checked_add(Duration::from_secs(2)).unwrap();
+    assert_eq!(store.prune(Retention::default(), soon).await.unwrap().contents, 0);
+    // However long they may be kept: beyond the size they go, and what a tag ever led to stays.
+    let small = Retention { contents_bytes_max: 100, ..Retention::default() };
+    assert_eq!(store.prune(small, soon).await.unwrap().contents, 10);
+    let digest = Digest::of(wanted.as_bytes());
+    assert_eq!(store.answer(&repo("a"), vec![Question::Manifest(digest)]).await.unwrap().len(), 1);
+}
+
 pub async fn a_recheck_keeps_why_and_how_often<S: Store>(store: S) {
     let wanted = Recheck { tag: Some(tag("1")), due: t(1), origin: Origin::Audit, attempts: 7 };
     store.recheck(&repo("a"), vec![wanted.clone()]).await.unwrap();
