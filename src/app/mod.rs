@@ -24,7 +24,7 @@ use crate::identity::Subscriptions;
 use crate::intake::{Hooks, Intake, Sources};
 use crate::listen::{SelfSigned, Tls};
 use crate::metrics::{Listener, Metrics};
-use crate::pipeline::{Pipeline, Reconcile};
+use crate::pipeline::{Pipeline, Reach, Reconcile};
 use crate::shutdown::{End, Shutdown};
 use crate::store::embedded::{EmbeddedStore, Options};
 use crate::store::{Retention, Store};
@@ -122,6 +122,10 @@ pub async fn serve(config: Config) -> anyhow::Result<u8> {
         heard: Arc::default(),
     };
     shutdown.tasks().spawn(pipeline.clone().run(shutdown.token()));
+    for host in pipeline.registries.hosts().cloned() {
+        let reach = Reach { pipeline: pipeline.clone(), host, after: config.limits.undetermined_after };
+        shutdown.tasks().spawn(reach.run(shutdown.token()));
+    }
     for (host, plan) in settings::reconcile(&config)? {
         metrics.reconciles_every(host.as_str(), plan.every);
         let hooked = config.sources.iter().any(|source| source.registries.contains(&host));

@@ -6,6 +6,7 @@
 //! work and loses none. Touches nothing of its own: registries through `registry`, the record through `store`.
 
 mod admit;
+mod away;
 mod end;
 mod facts;
 mod live;
@@ -33,6 +34,7 @@ use crate::registry::Client;
 use crate::store::{Store, StoreError};
 
 pub use admit::Objection;
+pub use away::Reach;
 pub use live::{Live, LiveError, Source};
 pub use reconcile::{Plan, Progress, Reconcile, Sweep};
 

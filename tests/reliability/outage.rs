@@ -3,7 +3,10 @@
 
 use std::time::{Duration, Instant};
 
+use tidewaiter::pipeline::Reach;
+use tidewaiter::policy::violation::Edge;
 use tidewaiter::store::{Paging, Store};
+use tokio_util::sync::CancellationToken;
 
 use crate::house::{House, PATIENCE, client, event};
 use crate::shelf::{DEVICES, Mode, Shelf, index};
@@ -50,6 +53,47 @@ async fn g08_a_registry_that_is_away_loses_nothing_and_no_verdict_is_made_up() {
         repositories * each,
         back.elapsed()
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_registry_that_is_away_for_long_is_told_and_so_is_its_return() {
+    let shelf = Shelf::default();
+    let fake = shelf.serve().await;
+    let mut house = House::new([client(&fake, Duration::from_secs(2), 100_000)]);
+    shelf.set(Mode::Broken);
+    house.start();
+    let watch = |after: Duration| {
+        let stop = CancellationToken::new();
+        let host = fake.host().parse().unwrap();
+        let reach = Reach { pipeline: house.pipeline.clone(), host, after };
+        (stop.clone(), tokio::spawn(reach.run(stop)))
+    };
+    let (patient, waiting) = watch(PATIENCE);
+    let (stop, watching) = watch(Duration::from_secs(1));
+    let digest = shelf.put("iot/a", "1.0.0", &index(&DEVICES, "1"));
+    house.tell(vec![event(&fake, "iot/a", Some("1.0.0"), Some(&digest), "1", house.now())]).await;
+    let told = async |count: usize| {
+        eventually("it is told", PATIENCE, async || Ok((house.troubles().await.len() >= count).then_some(())))
+            .await
+            .unwrap();
+        house.troubles().await
+    };
+    let fired = ("registry-unreachable".to_owned(), Edge::Fired);
+    assert_eq!(told(1).await, [fired.clone()]);
+    // A restart in between: the end is told all the same, and the outage not twice.
+    for (stop, task) in [(patient, waiting), (stop, watching)] {
+        stop.cancel();
+        task.await.unwrap();
+    }
+    let (stop, watching) = watch(Duration::from_secs(1));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(house.troubles().await, [fired.clone()]);
+    shelf.set(Mode::Well);
+    house.quiet().await;
+    assert_eq!(told(2).await, [fired, ("registry-unreachable".to_owned(), Edge::Resolved)]);
+    stop.cancel();
+    watching.await.unwrap();
+    house.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
