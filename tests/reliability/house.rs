@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::support::fake::Fake;
 use crate::support::program::eventually;
 
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Versions never change and lead to an index; nothing else is asked.
 pub const POLICY: &str = r#"

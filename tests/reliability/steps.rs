@@ -79,6 +79,10 @@ async fn many_tags_at_once_have_each_a_budget_of_their_own() {
     house.quiet().await;
     let events = house.store.events(None, None, None, Paging { cursor: None, limit: 1_000 }).await.unwrap().items;
     assert!(events.iter().all(|e| e.state == "judged" && e.fault.is_none()), "none was tried twice");
+    let metrics = house.pipeline.metrics.encode().unwrap();
+    let series = metrics.lines().filter(|line| line.starts_with("tidewaiter_verdicts_total{"));
+    let undetermined: Vec<&str> = series.filter(|l| l.contains("outcome=\"error\"") && !l.ends_with(" 0")).collect();
+    assert_eq!(undetermined, Vec::<&str>::new(), "nor was any verdict put off");
     assert_eq!(house.tags().await, shelf.all());
     assert_eq!(house.violations().await, vec![]);
     house.stop().await;
