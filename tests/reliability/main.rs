@@ -23,6 +23,7 @@ mod power;
 mod random;
 mod real;
 mod shelf;
+mod start;
 mod steps;
 mod sweep;
 mod tape;
