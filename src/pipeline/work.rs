@@ -71,8 +71,28 @@ impl Sight {
     }
 }
 
+/// Why a step did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum WorkError {
+    /// The record's fault.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A fault of this program, or of a store that does not answer what it is asked: nothing of it may count as judged.
+    #[error("judging {0} asks without end; please report it with the image's manifests")]
+    Endless(Repository),
+}
+
+impl From<WorkError> for StoreError {
+    fn from(error: WorkError) -> StoreError {
+        match error {
+            WorkError::Store(error) => error,
+            endless => StoreError::Unavailable(endless.to_string()),
+        }
+    }
+}
+
 impl<S: Store> Pipeline<S> {
-    pub(super) async fn work(&self, claim: &Claim) -> Result<(), StoreError> {
+    pub(super) async fn work(&self, claim: &Claim) -> Result<(), WorkError> {
         let set = self.policies.load_full();
         let client = self.registries.get(&claim.repository.host);
         self.hear(claim);
@@ -83,7 +103,7 @@ impl<S: Store> Pipeline<S> {
                     self.give_back(claim, Duration::ZERO).await;
                     return Ok(());
                 }
-                Baseline::Unknown(error) => return self.later(claim, &error).await,
+                Baseline::Unknown(error) => return Ok(self.later(claim, &error).await?),
             }
         }
         let session = client.map(|c| c.session(budget(resolutions(claim))));
@@ -113,7 +133,11 @@ impl<S: Store> Pipeline<S> {
         // A tag that was never there and is not there is nothing to judge, whatever an event said of it (T-22).
         sights.retain(|_, sight| sight.current.is_some() || !sight.history.is_empty());
         let told_again = self.told_again(claim, &agenda, &sights, &set).await?;
-        sights.retain(|tag, _| !told_again.contains(tag));
+        for tag in told_again {
+            // Kept all the same: what comes later may put it between two others.
+            let sight = sights.remove(&tag).filter(|_| !cfg!(sabotage = "no_evidence"));
+            step.sighted.extend(sight.map(|sight| (tag, sight.history.sightings().to_vec())));
+        }
         for (tag, sight) in &sights {
             let record = sight.record();
             let keys = set.line_keys(&claim.repository, tag, None);
@@ -518,7 +542,7 @@ impl<S: Store> Pipeline<S> {
         failed: &BTreeMap<Tag, RegistryError>,
         origin: Origin,
         now: Timestamp,
-    ) -> Result<(Vec<Verdict>, BTreeMap<Tag, Lead>), StoreError> {
+    ) -> Result<(Vec<Verdict>, BTreeMap<Tag, Lead>), WorkError> {
         let fresh = || {
             let mut observation = Observation::new(repository.clone(), now, true);
             for (tag, error) in failed {
@@ -527,7 +551,6 @@ impl<S: Store> Pipeline<S> {
             observation
         };
         let mut observation = fresh();
-        let mut leads = BTreeMap::new();
         for _ in 0..ROUNDS_MAX {
             let (mut targets, asks) = affected(set, &observation, changes);
             if !asks.is_empty() {
@@ -547,14 +570,12 @@ impl<S: Store> Pipeline<S> {
                 news |= right != *keys;
                 *keys = right;
             }
-            leads = judgement.leads;
             if !news {
-                return Ok((judgement.verdicts, leads));
+                return Ok((judgement.verdicts, judgement.leads));
             }
             observation = fresh();
         }
-        tracing::error!(image.repository = %repository, rounds = ROUNDS_MAX, "judging asks without end; nothing is recorded of it");
-        Ok((Vec::new(), leads))
+        Err(WorkError::Endless(repository.clone()))
     }
 
     /// Brings violations up to date with the verdicts, and plans what must be looked at again.

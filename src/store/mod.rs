@@ -246,6 +246,8 @@ pub struct Step {
     pub contents: Vec<Content>,
     /// Tags seen.
     pub tags: Vec<TagUpdate>,
+    /// Tags of which only more evidence is known: all of it, oldest first. Everything else of them stays.
+    pub sighted: Vec<(Tag, Vec<Sighting>)>,
     /// Verdicts reached.
     pub verdicts: Vec<Judged>,
     /// Violations entered, changed or resolved, each with the edges to announce.

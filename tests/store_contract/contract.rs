@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tidewaiter::history::Origin;
 use tidewaiter::image::Digest;
-use tidewaiter::policy::{Answer, Fact, Question, State};
+use tidewaiter::policy::{Answer, Fact, Question, State, TagRecord};
 use tidewaiter::store::{
     Content, ContentKind, DeadLetter, EventEnd, Paging, Recheck, Retention, Step, Store, StoreError, ViolationFilter,
 };
@@ -186,6 +186,7 @@ pub async fn a_step_is_written_whole<S: Store>(store: S) {
             content(manifest, ContentKind::Manifest, "application/vnd.oci.image.index.v1+json"),
             content(config, ContentKind::Config, ""),
         ],
+        sighted: vec![],
         tags: vec![update("1.0.0", Some("x"), 1), update("latest", Some("x"), 1), update("gone", None, 1)],
         verdicts: vec![judged("a", Some("1.0.0"), "p", "{}")],
         changes: vec![violation("p", "1.0.0", State::Firing)],
@@ -378,6 +379,25 @@ pub async fn named_values_are_kept<S: Store>(store: S) {
     store.set("cursor", "2").await.unwrap();
     assert_eq!(store.get("cursor").await.unwrap().as_deref(), Some("2"));
     store.probe().await.unwrap();
+}
+
+pub async fn more_evidence_of_a_tag_changes_nothing_else<S: Store>(store: S) {
+    let mut seen = update("1", Some("x"), 1);
+    seen.lines = vec![place("line", b"", b"1")];
+    write(&store, "a", 1, Step { tags: vec![seen], ..Step::default() }).await;
+    let question = || vec![Question::Tag(tag("1"))];
+    let record = async || match store.answer(&repo("a"), question()).await.unwrap().remove(0).1 {
+        Answer::Tag(Fact::Known(record)) => record.as_ref().clone(),
+        other => panic!("{other:?}"),
+    };
+    let before = record().await;
+    let more: Vec<_> = [1, 2].into_iter().flat_map(|n| update("1", Some("x"), n).sightings).collect();
+    let sighted = vec![(tag("1"), more.clone()), (tag("unknown"), more)];
+    write(&store, "a", 2, Step { sighted, ..Step::default() }).await;
+    let after = record().await;
+    assert_eq!(after.history.as_ref().unwrap().sightings().len(), 2);
+    assert_eq!(TagRecord { history: before.history.clone(), ..after }, before);
+    assert_eq!(store.tags(&repo("a"), None, 10).await.unwrap().len(), 1);
 }
 
 pub async fn pruning_takes_what_is_old_and_leads_nowhere<S: Store>(store: S) {

@@ -51,6 +51,7 @@ contract! {
     an_accepted_digest_stays_with_its_tag,
     repositories_and_tags_come_in_name_order,
     named_values_are_kept,
+    more_evidence_of_a_tag_changes_nothing_else,
     pruning_takes_what_is_old_and_leads_nowhere,
     pruning_keeps_so_many_of_the_newest,
     pruning_keeps_verdicts_and_violations_by_time_and_number,

@@ -23,6 +23,13 @@ pub(super) fn complete(w: &mut Writing<'_>, claim: &Claim, step: &Step, keep: bo
     for update in &step.tags {
         update_tag(w.conn, repo, update)?;
     }
+    for (tag, sightings) in &step.sighted {
+        w.conn.prepare_cached("UPDATE tags SET sightings = ?3 WHERE repo = ?1 AND tag = ?2")?.execute(params![
+            repo,
+            tag.as_str(),
+            codec::sightings_bytes(sightings)
+        ])?;
+    }
     for judged in &step.verdicts {
         record_verdict(w.conn, repo, judged)?;
     }
