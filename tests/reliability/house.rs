@@ -126,7 +126,12 @@ impl House {
 
     /// Waits until no event waits.
     pub async fn quiet(&self) {
-        eventually("no event waits", PATIENCE, async || Ok((self.store.stats().await?.queued == 0).then_some(())))
+        self.quiet_within(PATIENCE).await;
+    }
+
+    /// The same, for long queues.
+    pub async fn quiet_within(&self, patience: Duration) {
+        eventually("no event waits", patience, async || Ok((self.store.stats().await?.queued == 0).then_some(())))
             .await
             .unwrap();
     }
