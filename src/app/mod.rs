@@ -184,7 +184,9 @@ pub async fn serve(config: Config) -> anyhow::Result<u8> {
     let admin =
         Admin::new(store.clone(), readiness.clone(), admin::Hooks { check, retry, open }, tokens, metrics, clock);
     shutdown.tasks().spawn(admin.serve(admin_socket, admin_tls, shutdown.token()));
+    failpoint!("start-before-ready");
     readiness.started();
+    failpoint!("start-ready");
     tracing::info!(events = %events_at, admin = %admin_at, policies = set.load().policies().len(), "tidewaiter is ready");
 
     // A store that can acknowledge nothing more ends the process, with an error.
@@ -192,6 +194,7 @@ pub async fn serve(config: Config) -> anyhow::Result<u8> {
         end = shutdown.ended() => Ok(end),
         why = store.broken() => Err(why),
     };
+    failpoint!("drained");
     match broken {
         Ok(end) => {
             match end {

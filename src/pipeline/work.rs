@@ -93,6 +93,7 @@ impl From<WorkError> for StoreError {
 
 impl<S: Store> Pipeline<S> {
     pub(super) async fn work(&self, claim: &Claim) -> Result<(), WorkError> {
+        failpoint!("work-claimed");
         let set = self.policies.load_full();
         let client = self.registries.get(&claim.repository.host);
         self.hear(claim);
@@ -112,6 +113,7 @@ impl<S: Store> Pipeline<S> {
         let agenda = self.agenda(claim, &mut step).await?;
         let origin = agenda.origin.unwrap_or(Origin::Event);
 
+        failpoint!("work-planned");
         // Look.
         let mut sights: BTreeMap<Tag, Sight> = BTreeMap::new();
         let mut failed: BTreeMap<Tag, RegistryError> = BTreeMap::new();
@@ -146,6 +148,7 @@ impl<S: Store> Pipeline<S> {
 
         let unsure = self.deleted(claim, &mut facts, &mut step).await;
 
+        failpoint!("work-looked");
         // Judge.
         let mut changes: Vec<Change> = sights
             .iter()
@@ -157,6 +160,7 @@ impl<S: Store> Pipeline<S> {
         let (verdicts, leads) =
             self.judged(&mut facts, &set, &claim.repository, &changes, &extra, &failed, origin, now).await?;
 
+        failpoint!("work-judged");
         // Record.
         let undetermined = facts.undetermined;
         let attempts = claim.events.iter().map(|q| q.attempts).chain(claim.rechecks.iter().map(|r| r.attempts)).max();
@@ -197,7 +201,9 @@ impl<S: Store> Pipeline<S> {
         let announced: Vec<_> = step.changes.clone();
         let verdicts: Vec<(Arc<str>, Outcome)> =
             step.verdicts.iter().map(|j| (j.verdict.policy.clone(), j.verdict.outcome)).collect();
+        failpoint!("work-record-before");
         self.store.complete(claim, step, false).await?;
+        failpoint!("work-recorded");
 
         // Only what is on disk is counted and told.
         for (policy, outcome) in verdicts {

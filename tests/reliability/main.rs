@@ -16,6 +16,8 @@ mod support;
 mod clock;
 mod crash;
 mod disk;
+#[cfg(failpoints)]
+mod fail;
 mod house;
 mod order;
 mod outage;

@@ -77,7 +77,9 @@ impl EmbeddedStore {
     /// [`StoreError::InUse`], [`StoreError::Newer`], [`StoreError::Damaged`], [`StoreError::Unusable`].
     pub fn open(path: &Path, options: Options) -> Result<EmbeddedStore, StoreError> {
         file::create(path)?;
+        failpoint!("store-created");
         let lock = file::lock(path)?;
+        failpoint!("store-locked");
         if let Some(kind) = file::network_file_system(path) {
             tracing::warn!(path = %path.display(), kind, "the store lies on a network file system, whose locks and syncs are not to be relied on");
         }
@@ -86,6 +88,7 @@ impl EmbeddedStore {
         schema::check(&conn, path, schema::STEPS)?;
         schema::set_up_writer(&conn)?;
         schema::migrate(&mut conn, Some(path), schema::STEPS)?;
+        failpoint!("store-migrated");
         if let Some(bytes) = options.file_bytes_max {
             let page: i64 = conn.pragma_query_value(None, "page_size", |row| row.get(0))?;
             conn.pragma_update(None, "max_page_count", (bytes as i64 / page).max(1))?;
@@ -111,7 +114,9 @@ impl EmbeddedStore {
         on_disk: Option<(PathBuf, File, Arc<Readers>, file::Reserve)>,
         options: Options,
     ) -> Result<EmbeddedStore, StoreError> {
+        failpoint!("claims-released-before");
         journal::release_all(&conn)?;
+        failpoint!("claims-released");
         let shared = Arc::new(Shared {
             totals: Mutex::new(Totals::count(&conn)?),
             work: Notify::new(),

@@ -255,9 +255,11 @@ pub(super) fn migrate(conn: &mut Connection, path: Option<&Path>, steps: &[&str]
     for (number, step) in steps.iter().enumerate().skip(found as usize) {
         let step_tx = conn.transaction()?;
         step_tx.execute_batch(step)?;
+        failpoint!("format-step-before-commit");
         step_tx.pragma_update(None, "application_id", APPLICATION_ID)?;
         step_tx.pragma_update(None, "user_version", number as i64 + 1)?;
         step_tx.commit()?;
+        failpoint!("format-step-committed");
     }
     Ok(())
 }
