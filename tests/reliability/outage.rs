@@ -130,7 +130,7 @@ async fn a_registry_that_is_away_for_long_is_told_and_so_is_its_return() {
         house.troubles().await
     };
     let fired = ("registry-unreachable".to_owned(), Edge::Fired);
-    assert_eq!(told(1).await, [fired.clone()]);
+    assert_eq!(told(1).await, std::slice::from_ref(&fired));
     // A restart in between: the end is told all the same, and the outage not twice.
     for (stop, task) in [(patient, waiting), (stop, watching)] {
         stop.cancel();
@@ -138,7 +138,7 @@ async fn a_registry_that_is_away_for_long_is_told_and_so_is_its_return() {
     }
     let (stop, watching) = watch(Duration::from_secs(1));
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(house.troubles().await, [fired.clone()]);
+    assert_eq!(house.troubles().await, std::slice::from_ref(&fired));
     shelf.set(Mode::Well);
     house.quiet().await;
     assert_eq!(told(2).await, [fired, ("registry-unreachable".to_owned(), Edge::Resolved)]);

@@ -239,11 +239,7 @@ impl<'t> Disk<'t> {
 /// Does to a file's bytes what an entry says, as far as sectors are kept.
 fn apply(file: &mut Vec<u8>, tape: &Tape, number: usize, kept: &mut dyn FnMut(usize) -> bool) {
     match &tape.entries[number].deed {
-        Deed::Cut { length } => {
-            if kept(0) {
-                file.resize(*length as usize, 0);
-            }
-        }
+        Deed::Cut { length } if kept(0) => file.resize(*length as usize, 0),
         Deed::Write { at, bytes } => {
             let (mut from, mut at) = (bytes.start, *at as usize);
             for sector in 0.. {
