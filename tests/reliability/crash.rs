@@ -60,7 +60,7 @@ async fn g31_a_stop_under_load_ends_in_time_and_loses_nothing() {
         let begun = Instant::now();
         let status = real.daemon.stop().await.unwrap();
         slowest = slowest.max(begun.elapsed());
-        assert!(status.success(), "{status}");
+        assert!(status.success(), "{status}: {}", real.daemon.program().last_words());
         real.daemon.again().await.unwrap();
     }
     let sent = sending.done().await;
