@@ -47,7 +47,7 @@ fuzz: ## a million inputs changed at random for each format of events; INPUTS=N 
 	tests/fuzz/run
 
 .PHONY: reliability
-reliability: build ## crashes, full disks and lying registries, for longer than the tests have time
+reliability: ## crashes, full disks and lying registries, for longer than the tests have time
 	@[ -x tests/reliability/run ] || { echo "there are no reliability runs yet" >&2; exit 1; }
 	tests/reliability/run
 

@@ -1,4 +1,6 @@
 //! Judges every push to a container registry as it arrives.
+#[macro_use]
+mod failpoint;
 pub mod admin;
 pub mod alert;
 pub mod app;

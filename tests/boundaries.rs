@@ -21,6 +21,8 @@ const ROOMS: &[(&str, May)] = &[
     // Pure: values in, values out.
     ("image", Use(&[])),
     ("backoff", Use(&[])),
+    // Nothing at all, but in a build for a test.
+    ("failpoint", Use(&[])),
     ("document", Use(&[])),
     ("event", Use(&["image"])),
     ("history", Use(&["image"])),

@@ -336,7 +336,9 @@ impl<O: Outbox, T: Transport> Courier<O, T> {
         let count = items.len() as u64;
         let ids: Vec<i64> = items.iter().map(|item| item.id).collect();
         let name = self.sink.settings.name.clone();
+        failpoint!("delivery-before");
         let sent = self.sink.send(&alerts, (self.clock)()).await;
+        failpoint!("delivery-sent");
         let now = Instant::now();
         self.sent_at(now, alerts.len());
         self.singly = self.singly.saturating_sub(1);

@@ -71,7 +71,7 @@ pub enum Topic {
     PolicyReloadFailed,
     /// A sink refused a message for good.
     SinkParked,
-    /// A registry or its credential does not work.
+    /// A registry has answered nothing for long.
     RegistryUnreachable,
     /// A certificate expires soon or could not be reloaded.
     Certificate,

@@ -24,7 +24,7 @@ use crate::identity::Subscriptions;
 use crate::intake::{Hooks, Intake, Sources};
 use crate::listen::{SelfSigned, Tls};
 use crate::metrics::{Listener, Metrics};
-use crate::pipeline::{Pipeline, Reconcile};
+use crate::pipeline::{Pipeline, Reach, Reconcile};
 use crate::shutdown::{End, Shutdown};
 use crate::store::embedded::{EmbeddedStore, Options};
 use crate::store::{Retention, Store};
@@ -122,6 +122,10 @@ pub async fn serve(config: Config) -> anyhow::Result<u8> {
         heard: Arc::default(),
     };
     shutdown.tasks().spawn(pipeline.clone().run(shutdown.token()));
+    for host in pipeline.registries.hosts().cloned() {
+        let reach = Reach { pipeline: pipeline.clone(), host, after: config.limits.undetermined_after };
+        shutdown.tasks().spawn(reach.run(shutdown.token()));
+    }
     for (host, plan) in settings::reconcile(&config)? {
         metrics.reconciles_every(host.as_str(), plan.every);
         let hooked = config.sources.iter().any(|source| source.registries.contains(&host));
@@ -180,7 +184,9 @@ pub async fn serve(config: Config) -> anyhow::Result<u8> {
     let admin =
         Admin::new(store.clone(), readiness.clone(), admin::Hooks { check, retry, open }, tokens, metrics, clock);
     shutdown.tasks().spawn(admin.serve(admin_socket, admin_tls, shutdown.token()));
+    failpoint!("start-before-ready");
     readiness.started();
+    failpoint!("start-ready");
     tracing::info!(events = %events_at, admin = %admin_at, policies = set.load().policies().len(), "tidewaiter is ready");
 
     // A store that can acknowledge nothing more ends the process, with an error.
@@ -188,6 +194,7 @@ pub async fn serve(config: Config) -> anyhow::Result<u8> {
         end = shutdown.ended() => Ok(end),
         why = store.broken() => Err(why),
     };
+    failpoint!("drained");
     match broken {
         Ok(end) => {
             match end {

@@ -372,10 +372,13 @@ pub(super) fn retention(config: &Config) -> Retention {
     let keep = |time: Option<Duration>| time.unwrap_or(FOR_EVER);
     Retention {
         events: keep(config.retention.events),
+        events_max: config.retention.events_max,
         dead_letters: keep(config.retention.dead_letters),
+        dead_letters_max: config.retention.dead_letters_max,
         verdicts: keep(config.retention.verdicts),
+        verdicts_max: config.retention.verdicts_max,
         contents: keep(config.retention.manifests),
-        ..Retention::default()
+        contents_bytes_max: config.retention.manifests_bytes_max,
     }
 }
 

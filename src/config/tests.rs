@@ -113,6 +113,8 @@ fn every_part_of_a_complete_configuration() {
     );
     assert_eq!(config.limits.answer_deadline.as_millis(), 800);
     assert_eq!((config.retention.events.unwrap().as_secs(), config.retention.verdicts), (7 * 86_400, None));
+    let most = (config.retention.events_max, config.retention.verdicts_max, config.retention.manifests_bytes_max);
+    assert_eq!((most, config.retention.dead_letters_max), ((5_000, 100, 1 << 30), 10_000));
     assert_eq!(config.log, Log { format: LogFormat::Json, level: LogLevel::Debug });
     assert!(config.admin.token.is_some() && config.warnings.is_empty());
 }

@@ -390,19 +390,25 @@ impl Default for Limits {
     }
 }
 
-/// How long things are kept; `None`: for ever. The history of tags is always kept.
+/// How long things are kept (`None`: for ever), and how many or how much of them. The history of tags is always kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retention {
     /// Events that were judged.
     pub events: Option<Duration>,
+    /// Most of them.
+    pub events_max: u64,
     /// Events that could not be read.
     pub dead_letters: Option<Duration>,
-    /// Verdicts, and violations that are over.
+    /// Most of them.
+    pub dead_letters_max: u64,
+    /// Verdicts of tags that are gone, and violations that are over.
     pub verdicts: Option<Duration>,
-    /// Manifests that no tag leads to any more.
+    /// Most verdicts, and most violations; those of tags that are there, and open ones, are kept beyond it.
+    pub verdicts_max: u64,
+    /// Manifests that no tag leads or ever led to.
     pub manifests: Option<Duration>,
-    /// Alerts that were delivered.
-    pub alerts: Option<Duration>,
+    /// Most bytes of manifests, in bytes; beyond it the same ones are kept for a shorter time.
+    pub manifests_bytes_max: u64,
 }
 
 impl Default for Retention {
@@ -410,10 +416,13 @@ impl Default for Retention {
         let days = |n: u64| Some(Duration::from_secs(n * 86_400));
         Retention {
             events: days(30),
+            events_max: 10_000_000,
             dead_letters: days(90),
+            dead_letters_max: 10_000,
             verdicts: days(400),
+            verdicts_max: 1_000_000,
             manifests: days(90),
-            alerts: days(30),
+            manifests_bytes_max: 8 << 30,
         }
     }
 }

@@ -207,7 +207,9 @@ impl<S: Store> Intake<S> {
             .map(|(registry, event)| record::incoming(name, registry, event, received_at))
             .collect();
         if !events.is_empty() || !dead.is_empty() {
+            failpoint!("intake-before");
             let appended = self.store.append(events, dead).await.map_err(|error| self.refused(error))?;
+            failpoint!("intake-appended");
             tally.recorded = u64::from(appended.recorded);
             tally.duplicate = u64::from(appended.duplicate);
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 
 use super::portion::resolutions;
-use super::work::{AGAIN, after, fraction};
+use super::work::{AGAIN, WorkError, after, fraction};
 use super::{LEASE, Pipeline, STORE_PAUSE};
 use crate::alert::{Alert, Topic, alerts_about_self};
 use crate::registry::Health;
@@ -39,21 +39,29 @@ impl<S: Store> Pipeline<S> {
         }
         match result {
             Ok(Ok(())) => {}
-            Ok(Err(StoreError::Fenced(repository))) => {
-                tracing::warn!(image.repository = %repository, "the claim was lost; the step is done elsewhere");
-            }
-            Ok(Err(error @ StoreError::Broken(_))) => {
-                tracing::error!(image.repository = %claim.repository, %error, "the step could not be recorded; it is repeated at the next start");
-            }
-            Ok(Err(error)) if error.is_transient() => {
-                tracing::error!(image.repository = %claim.repository, %error, "the step could not be recorded; it will be repeated");
-                self.give_back(&claim, STORE_PAUSE).await;
-            }
-            Ok(Err(error)) => self.spoiled(&part, &error.to_string()).await,
+            Ok(Err(endless @ WorkError::Endless(_))) => self.spoiled(&part, &endless.to_string()).await,
+            Ok(Err(WorkError::Store(error))) => self.unrecorded(&claim, &part, error).await,
             Err(panic) => {
                 self.metrics.panicked();
                 self.spoiled(&part, &format!("a fault of the program: {}", words(&*panic))).await;
             }
+        }
+    }
+
+    /// What the store's fault means for a step.
+    async fn unrecorded(&self, claim: &Claim, part: &Claim, error: StoreError) {
+        match error {
+            StoreError::Fenced(repository) => {
+                tracing::warn!(image.repository = %repository, "the claim was lost; the step is done elsewhere");
+            }
+            error @ StoreError::Broken(_) => {
+                tracing::error!(image.repository = %claim.repository, %error, "the step could not be recorded; it is repeated at the next start");
+            }
+            error if error.is_transient() => {
+                tracing::error!(image.repository = %claim.repository, %error, "the step could not be recorded; it will be repeated");
+                self.give_back(claim, STORE_PAUSE).await;
+            }
+            error => self.spoiled(part, &error.to_string()).await,
         }
     }
 

@@ -6,6 +6,7 @@
 //! work and loses none. Touches nothing of its own: registries through `registry`, the record through `store`.
 
 mod admit;
+mod away;
 mod end;
 mod facts;
 mod live;
@@ -33,6 +34,7 @@ use crate::registry::Client;
 use crate::store::{Store, StoreError};
 
 pub use admit::Objection;
+pub use away::Reach;
 pub use live::{Live, LiveError, Source};
 pub use reconcile::{Plan, Progress, Reconcile, Sweep};
 
@@ -50,6 +52,9 @@ const STEP_TIME: Duration = Duration::from_secs(60);
 const CLOCK_STEP: jiff::SignedDuration = jiff::SignedDuration::from_secs(10);
 /// How often to look for work when nothing wakes: a floor under lost wake-ups.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How long a stop waits for steps under way: half of what stopping may take. A long one, such as a baseline, is left
+/// and done again at the next start.
+const STOP_WAIT: Duration = Duration::from_secs(5);
 /// The pause after the store did not answer.
 const STORE_PAUSE: Duration = Duration::from_millis(500);
 
@@ -115,9 +120,9 @@ impl<S> Clone for Pipeline<S> {
 }
 
 impl<S: Store> Pipeline<S> {
-    /// Works until `stop`, then lets the repositories at hand finish their step and returns.
+    /// Works until `stop`, then lets the repositories at hand finish their step, for a few seconds, and returns.
     pub async fn run(self, stop: CancellationToken) {
-        let tasks = TaskTracker::new();
+        let (tasks, left) = (TaskTracker::new(), CancellationToken::new());
         let slots = Arc::new(tokio::sync::Semaphore::new(REPOSITORIES_MAX));
         let mut watched = (tokio::time::Instant::now(), self.clock.now());
         while !stop.is_cancelled() {
@@ -156,8 +161,12 @@ impl<S: Store> Pipeline<S> {
                             },
                         };
                         let this = self.clone();
+                        let left = left.clone();
                         tasks.spawn(async move {
-                            this.step(claim).await;
+                            tokio::select! {
+                                () = left.cancelled() => {}
+                                () = this.step(claim) => {}
+                            }
                             drop(permit);
                         });
                     }
@@ -172,7 +181,11 @@ impl<S: Store> Pipeline<S> {
             }
         }
         tasks.close();
-        tasks.wait().await;
+        if tokio::time::timeout(STOP_WAIT, tasks.wait()).await.is_err() {
+            tracing::info!(steps = tasks.len(), "steps that take long are left; they are done again at the next start");
+            left.cancel();
+            tasks.wait().await;
+        }
     }
 
     /// Works until nothing is due, where nobody else works: what `audit --record` asked for is then on record.

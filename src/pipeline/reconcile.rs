@@ -175,6 +175,7 @@ impl<S: Store> Reconcile<S> {
     pub async fn sweep(&self, progress: impl Fn(Progress<'_>) + Send) -> Result<Sweep, StoreError> {
         let mut sweep = Sweep::default();
         let mut repositories = self.repositories(&mut sweep).await?;
+        failpoint!("sweep-listed");
         let cursor = format!("sweep {}", self.host);
         if let Some(last) = self.pipeline.store.get(&cursor).await?.filter(|last| !last.is_empty()) {
             let done = repositories.partition_point(|r| r.name.as_str() <= last.as_str());
@@ -190,9 +191,12 @@ impl<S: Store> Reconcile<S> {
                     tracing::warn!(image.repository = %repository, %error, "could not be compared with the record");
                 }
             }
+            failpoint!("sweep-compared");
             self.pipeline.store.set(&cursor, repository.name.as_str()).await?;
+            failpoint!("sweep-noted");
             progress(Progress { repository, done: number + 1, of });
         }
+        failpoint!("sweep-done");
         self.pipeline.store.set(&cursor, "").await?;
         Ok(sweep)
     }

@@ -71,8 +71,29 @@ impl Sight {
     }
 }
 
+/// Why a step did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum WorkError {
+    /// The record's fault.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A fault of this program, or of a store that does not answer what it is asked: nothing of it may count as judged.
+    #[error("judging {0} asks without end; please report it with the image's manifests")]
+    Endless(Repository),
+}
+
+impl From<WorkError> for StoreError {
+    fn from(error: WorkError) -> StoreError {
+        match error {
+            WorkError::Store(error) => error,
+            endless => StoreError::Unavailable(endless.to_string()),
+        }
+    }
+}
+
 impl<S: Store> Pipeline<S> {
-    pub(super) async fn work(&self, claim: &Claim) -> Result<(), StoreError> {
+    pub(super) async fn work(&self, claim: &Claim) -> Result<(), WorkError> {
+        failpoint!("work-claimed");
         let set = self.policies.load_full();
         let client = self.registries.get(&claim.repository.host);
         self.hear(claim);
@@ -83,7 +104,7 @@ impl<S: Store> Pipeline<S> {
                     self.give_back(claim, Duration::ZERO).await;
                     return Ok(());
                 }
-                Baseline::Unknown(error) => return self.later(claim, &error).await,
+                Baseline::Unknown(error) => return Ok(self.later(claim, &error).await?),
             }
         }
         let session = client.map(|c| c.session(budget(resolutions(claim))));
@@ -92,6 +113,7 @@ impl<S: Store> Pipeline<S> {
         let agenda = self.agenda(claim, &mut step).await?;
         let origin = agenda.origin.unwrap_or(Origin::Event);
 
+        failpoint!("work-planned");
         // Look.
         let mut sights: BTreeMap<Tag, Sight> = BTreeMap::new();
         let mut failed: BTreeMap<Tag, RegistryError> = BTreeMap::new();
@@ -113,7 +135,11 @@ impl<S: Store> Pipeline<S> {
         // A tag that was never there and is not there is nothing to judge, whatever an event said of it (T-22).
         sights.retain(|_, sight| sight.current.is_some() || !sight.history.is_empty());
         let told_again = self.told_again(claim, &agenda, &sights, &set).await?;
-        sights.retain(|tag, _| !told_again.contains(tag));
+        for tag in told_again {
+            // Kept all the same: what comes later may put it between two others.
+            let sight = sights.remove(&tag).filter(|_| !cfg!(sabotage = "no_evidence"));
+            step.sighted.extend(sight.map(|sight| (tag, sight.history.sightings().to_vec())));
+        }
         for (tag, sight) in &sights {
             let record = sight.record();
             let keys = set.line_keys(&claim.repository, tag, None);
@@ -122,6 +148,7 @@ impl<S: Store> Pipeline<S> {
 
         let unsure = self.deleted(claim, &mut facts, &mut step).await;
 
+        failpoint!("work-looked");
         // Judge.
         let mut changes: Vec<Change> = sights
             .iter()
@@ -133,6 +160,7 @@ impl<S: Store> Pipeline<S> {
         let (verdicts, leads) =
             self.judged(&mut facts, &set, &claim.repository, &changes, &extra, &failed, origin, now).await?;
 
+        failpoint!("work-judged");
         // Record.
         let undetermined = facts.undetermined;
         let attempts = claim.events.iter().map(|q| q.attempts).chain(claim.rechecks.iter().map(|r| r.attempts)).max();
@@ -173,7 +201,9 @@ impl<S: Store> Pipeline<S> {
         let announced: Vec<_> = step.changes.clone();
         let verdicts: Vec<(Arc<str>, Outcome)> =
             step.verdicts.iter().map(|j| (j.verdict.policy.clone(), j.verdict.outcome)).collect();
+        failpoint!("work-record-before");
         self.store.complete(claim, step, false).await?;
+        failpoint!("work-recorded");
 
         // Only what is on disk is counted and told.
         for (policy, outcome) in verdicts {
@@ -518,7 +548,7 @@ impl<S: Store> Pipeline<S> {
         failed: &BTreeMap<Tag, RegistryError>,
         origin: Origin,
         now: Timestamp,
-    ) -> Result<(Vec<Verdict>, BTreeMap<Tag, Lead>), StoreError> {
+    ) -> Result<(Vec<Verdict>, BTreeMap<Tag, Lead>), WorkError> {
         let fresh = || {
             let mut observation = Observation::new(repository.clone(), now, true);
             for (tag, error) in failed {
@@ -527,7 +557,6 @@ impl<S: Store> Pipeline<S> {
             observation
         };
         let mut observation = fresh();
-        let mut leads = BTreeMap::new();
         for _ in 0..ROUNDS_MAX {
             let (mut targets, asks) = affected(set, &observation, changes);
             if !asks.is_empty() {
@@ -547,14 +576,12 @@ impl<S: Store> Pipeline<S> {
                 news |= right != *keys;
                 *keys = right;
             }
-            leads = judgement.leads;
             if !news {
-                return Ok((judgement.verdicts, leads));
+                return Ok((judgement.verdicts, judgement.leads));
             }
             observation = fresh();
         }
-        tracing::error!(image.repository = %repository, rounds = ROUNDS_MAX, "judging asks without end; nothing is recorded of it");
-        Ok((Vec::new(), leads))
+        Err(WorkError::Endless(repository.clone()))
     }
 
     /// Brings violations up to date with the verdicts, and plans what must be looked at again.

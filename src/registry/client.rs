@@ -109,6 +109,17 @@ impl Client {
         self.inner.transport.health()
     }
 
+    /// How long the registry has answered nothing, from the first to the latest of the requests that failed since its
+    /// last answer; `None` while it answers, or was not asked.
+    pub fn unanswered(&self) -> Option<std::time::Duration> {
+        self.inner.transport.unanswered()
+    }
+
+    /// Whether it answered the latest request that ended.
+    pub fn answers(&self) -> bool {
+        self.inner.transport.answers()
+    }
+
     /// Begins a resolution; its time runs from now.
     pub fn session(&self, budget: Budget) -> Session {
         Session { client: self.clone(), spend: Spend::new(budget) }

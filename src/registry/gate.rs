@@ -59,6 +59,10 @@ struct State {
     limit: usize,
     failures: u32,
     not_before: Option<Instant>,
+    /// The first and the latest failure since the last answer.
+    unanswered: Option<(Instant, Instant)>,
+    /// Whether it ever answered.
+    answered: bool,
 }
 
 /// The right to have one request in flight.
@@ -76,7 +80,14 @@ impl Gate {
         Gate {
             limiter: RateLimiter::direct(Quota::per_second(per_second).allow_burst(burst)),
             in_flight_max,
-            state: Mutex::new(State { in_flight: 0, limit: in_flight_max, failures: 0, not_before: None }),
+            state: Mutex::new(State {
+                in_flight: 0,
+                limit: in_flight_max,
+                failures: 0,
+                not_before: None,
+                unanswered: None,
+                answered: false,
+            }),
             freed: Notify::new(),
             random: RandomState::new(),
         }
@@ -120,10 +131,27 @@ impl Gate {
         }
     }
 
+    /// How long it has answered nothing: from the first to the latest of the requests that failed since its last
+    /// answer, so that one failure alone is no outage however long ago it was.
+    pub(super) fn unanswered(&self) -> Option<Duration> {
+        self.lock().unanswered.map(|(first, latest)| latest - first)
+    }
+
+    /// Whether its latest word was an answer.
+    pub(super) fn answers(&self) -> bool {
+        let state = self.lock();
+        state.answered && state.unanswered.is_none()
+    }
+
     /// Takes note of how a request ended.
     pub(super) fn ended(&self, how: Ended) {
         let now = Instant::now();
         let mut state = self.lock();
+        state.unanswered = match how {
+            Ended::Answered | Ended::Throttled(_) => None,
+            Ended::Failed => Some((state.unanswered.map_or(now, |(first, _)| first), now)),
+        };
+        state.answered |= state.unanswered.is_none();
         match how {
             Ended::Answered => {
                 state.failures = 0;
@@ -259,6 +287,20 @@ mod tests {
         assert_eq!(gate.health(), Health::Unproven);
         gate.ended(Ended::Answered);
         assert_eq!(gate.health(), Health::Well);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_lasts_from_the_first_failure_to_the_latest() {
+        let gate = Gate::new(8, 1_000);
+        assert!(!gate.answers(), "nothing is known yet");
+        gate.ended(Ended::Failed);
+        tokio::time::advance(LONG).await;
+        assert_eq!(gate.unanswered(), Some(Duration::ZERO), "one failure is no outage");
+        gate.ended(Ended::Failed);
+        assert_eq!((gate.unanswered(), gate.answers()), (Some(LONG), false));
+        // One that asks for a pause is there.
+        gate.ended(Ended::Throttled(LONG));
+        assert_eq!((gate.unanswered(), gate.answers()), (None, true));
     }
 
     #[tokio::test]

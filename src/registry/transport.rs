@@ -162,6 +162,14 @@ impl Transport {
         self.gate.health()
     }
 
+    pub(super) fn unanswered(&self) -> Option<std::time::Duration> {
+        self.gate.unanswered()
+    }
+
+    pub(super) fn answers(&self) -> bool {
+        self.gate.answers()
+    }
+
     pub(super) fn observer(&self) -> &dyn Observer {
         &*self.observer
     }

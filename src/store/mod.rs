@@ -249,6 +249,8 @@ pub struct Step {
     /// Where the policies changed: those that govern the repository now. The verdicts of all others are removed, and
     /// those on what classes lack, which are reached anew.
     pub governing: Option<Vec<Arc<str>>>,
+    /// Tags of which only more evidence is known: all of it, oldest first. Everything else of them stays.
+    pub sighted: Vec<(Tag, Vec<Sighting>)>,
     /// Verdicts reached.
     pub verdicts: Vec<Judged>,
     /// Violations entered, changed or resolved, each with the edges to announce.
@@ -392,7 +394,8 @@ pub struct Stats {
     pub available: Option<u64>,
 }
 
-/// How long and how much is kept of what only grows. Tag histories, violations and what they refer to are always kept.
+/// How long and how much is kept of what only grows. Tag histories, open violations and what tags lead or ever led
+/// to are always kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
     /// Events that are done with; redeliveries within this time are known as duplicates.
@@ -403,10 +406,16 @@ pub struct Retention {
     pub dead_letters: Duration,
     /// And at most this many of the newest.
     pub dead_letters_max: u64,
-    /// The latest verdicts of tags that are gone, since they were judged.
+    /// The latest verdicts of tags that are gone, since they were judged; and violations, since they were over.
     pub verdicts: Duration,
-    /// Manifests and configs that no tag ever on record leads to any more, since they were fetched.
+    /// And at most this many verdicts and this many violations, the newest; verdicts of tags that are there and
+    /// open violations are kept beyond it.
+    pub verdicts_max: u64,
+    /// Manifests and configs that no tag ever on record leads to, since they were fetched.
     pub contents: Duration,
+    /// Where all manifests and configs are more bytes than this, the same are kept half as long, and half of that,
+    /// until they are not.
+    pub contents_bytes_max: u64,
 }
 
 impl Default for Retention {
@@ -419,8 +428,10 @@ impl Default for Retention {
             events_max: 10_000_000,
             dead_letters: DAY * 90,
             dead_letters_max: 10_000,
-            verdicts: DAY * 90,
-            contents: DAY * 7,
+            verdicts: DAY * 400,
+            verdicts_max: 1_000_000,
+            contents: DAY * 90,
+            contents_bytes_max: 8 << 30,
         }
     }
 }
@@ -434,6 +445,8 @@ pub struct Pruned {
     pub dead_letters: u64,
     /// Verdicts.
     pub verdicts: u64,
+    /// Violations.
+    pub violations: u64,
     /// Manifests and configs.
     pub contents: u64,
 }

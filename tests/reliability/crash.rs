@@ -2,7 +2,7 @@
 //! G-14, G-31).
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::random::Random;
 use crate::real::{Real, binary, recorded};
@@ -47,6 +47,39 @@ async fn g01_nothing_acknowledged_is_lost_by_kill_9_and_nothing_is_decided_twice
     assert_eq!((lost, unexpected, twice, decided_twice), (0, 0, 0, 0));
     assert_eq!((distinct, recorded.states.get("judged").copied()), (count, Some(count)));
     assert_eq!(recorded.tags, real.shelf.all());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g31_a_stop_under_load_ends_in_time_and_loses_nothing() {
+    let mut real = Real::start(None, binary()).await;
+    let (count, stops) = (size(200, 4_000), size(2, 10));
+    let sending = real.send(0, count, size(100, 200), LONG);
+    let mut slowest = Duration::ZERO;
+    for _ in 0..stops {
+        tokio::time::sleep(Duration::from_millis(size(500, 1_500) as u64)).await;
+        let begun = Instant::now();
+        let status = real.daemon.stop().await.unwrap();
+        slowest = slowest.max(begun.elapsed());
+        assert!(status.success(), "{status}: {}", real.daemon.program().last_words());
+        real.daemon.again().await.unwrap();
+    }
+    let sent = sending.done().await;
+    assert_eq!(sent.acknowledged.len(), count, "the sender gave up");
+    eventually("each push is told", LONG, async || Ok((real.told().0.len() >= count).then_some(()))).await.unwrap();
+    real.daemon.stop().await.unwrap();
+    let recorded = recorded(&real.store).await;
+    let lost = sent.acknowledged.iter().filter(|id| !recorded.ids.contains_key(*id)).count();
+    let (told, _) = real.told();
+    let decided_twice = told.values().filter(|ids| ids.len() > 1).count();
+    println!(
+        "stops: {stops} under load, {count} acknowledged; lost {lost}, decided twice {decided_twice}, recovered {}; \
+         slowest end {slowest:?}; answers {:?}",
+        sent.again, sent.answers
+    );
+    // While it ends it refuses with a word, or takes no connection.
+    assert!(sent.answers.keys().all(|status| [0, 202, 503].contains(status)), "{:?}", sent.answers);
+    assert!(slowest < Duration::from_secs(10), "{slowest:?}");
+    assert_eq!((lost, decided_twice), (0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::support::fake::Fake;
 use crate::support::program::eventually;
 
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Versions never change and lead to an index; nothing else is asked.
 pub const POLICY: &str = r#"
@@ -126,7 +126,12 @@ impl House {
 
     /// Waits until no event waits.
     pub async fn quiet(&self) {
-        eventually("no event waits", PATIENCE, async || Ok((self.store.stats().await?.queued == 0).then_some(())))
+        self.quiet_within(PATIENCE).await;
+    }
+
+    /// The same, for long queues.
+    pub async fn quiet_within(&self, patience: Duration) {
+        eventually("no event waits", patience, async || Ok((self.store.stats().await?.queued == 0).then_some(())))
             .await
             .unwrap();
     }

@@ -16,14 +16,19 @@ mod support;
 mod clock;
 mod crash;
 mod disk;
+#[cfg(failpoints)]
+mod fail;
 mod house;
 mod order;
 mod outage;
+mod power;
 mod random;
 mod real;
 mod shelf;
+mod start;
 mod steps;
 mod sweep;
+mod tape;
 
 /// Whether the long forms are asked for.
 fn long() -> bool {

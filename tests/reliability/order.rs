@@ -108,3 +108,23 @@ async fn g12_any_order_and_any_copies_come_to_one_history_and_one_decision() {
     house.stop().await;
     println!("order: {runs} histories out of {copies_in_all} events, 0 lost, 0 unexpected, 0 duplicate");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g13_what_is_told_again_and_changes_nothing_is_evidence_for_what_comes_later() {
+    let shelf = Shelf::default();
+    let fake = shelf.serve().await;
+    let mut house = House::new([client(&fake, Duration::from_secs(5), 100_000)]);
+    house.start();
+    let now = house.now();
+    let at = |n: i64| now.checked_sub(SignedDuration::from_secs(1_000 - n)).unwrap();
+    let digests: Vec<String> = ["a", "b", "c", "a"].map(|name| shelf.put("iot/a", "1.0.0", &bare(name))).into();
+    // The first digest, and its return, which says nothing new by then; and only then what was in between.
+    for n in [0, 3, 1, 2] {
+        let told = event(&fake, "iot/a", Some("1.0.0"), Some(&digests[n]), &n.to_string(), at(n as i64));
+        house.tell(vec![told]).await;
+        house.quiet().await;
+    }
+    let wanted: Vec<_> = digests.iter().zip(0..).map(|(digest, n)| (Some(digest.clone()), at(n).to_string())).collect();
+    assert_eq!(history(&house, &format!("{}/iot/a", fake.host())).await, wanted);
+    house.stop().await;
+}

@@ -20,6 +20,7 @@ use crate::support::fake::{Fake, Reply};
 use crate::support::http::Http;
 use crate::support::program::free_port;
 use crate::support::tls::Ca;
+use crate::tape::Clockwork;
 
 const SECRET: &str = "Bearer reliability";
 
@@ -49,6 +50,8 @@ pub struct Sent {
     pub ids: BTreeSet<String>,
     /// Ids that were acknowledged.
     pub acknowledged: BTreeSet<String>,
+    /// How long the record of the disk was by then ([`Clockwork`]).
+    pub at: BTreeMap<String, u64>,
     /// Of these, not at the first attempt.
     pub again: usize,
     /// Answers by status; 0 stands for none.
@@ -57,12 +60,27 @@ pub struct Sent {
     pub slowest: Duration,
 }
 
+/// An alert that the sink took.
+#[derive(Clone)]
+pub struct Delivery {
+    /// Fingerprint and edge.
+    pub about: String,
+    /// Repository and tag.
+    pub image: String,
+    pub id: String,
+    /// How long the record of the disk was by then.
+    pub at: u64,
+}
+
 pub struct Real {
     pub shelf: Shelf,
     pub registry: Fake,
     pub sink: Fake,
     /// The sink answers 503 while this is set.
     pub sink_away: Arc<AtomicBool>,
+    /// What it took, in order.
+    pub taken: Arc<Mutex<Vec<Delivery>>>,
+    pub clockwork: Clockwork,
     pub daemon: Daemon,
     pub http: Http,
     pub events: String,
@@ -91,8 +109,16 @@ impl Real {
         let shelf = Shelf::default();
         let registry = shelf.serve().await;
         let sink_away = Arc::new(AtomicBool::new(false));
-        let away = sink_away.clone();
-        let sink = Fake::http(move |_| Reply::new(if away.load(Ordering::SeqCst) { 503 } else { 202 }, "")).await;
+        let (taken, clockwork) = (Arc::new(Mutex::new(Vec::new())), Clockwork::default());
+        let (away, into, clock) = (sink_away.clone(), taken.clone(), clockwork.clone());
+        let sink = Fake::http(move |seen| {
+            if away.load(Ordering::SeqCst) {
+                return Reply::new(503, "");
+            }
+            into.lock().unwrap().extend(delivery(&seen.body, clock.now()));
+            Reply::new(202, "")
+        })
+        .await;
         let (events, admin) = (free_port().unwrap(), free_port().unwrap());
         let store = store.unwrap_or(folder.path()).join("tidewaiter.db");
         let host = registry.host();
@@ -119,12 +145,17 @@ sinks:
         let admin = format!("http://127.0.0.1:{admin}");
         let daemon = Daemon::start(binary, &path("tidewaiter.yaml"), &admin, http.clone()).await.unwrap();
         let events = format!("https://localhost:{events}/v1/events/hook");
-        Real { shelf, registry, sink, sink_away, daemon, http, events, store, _folder: folder }
+        Real { shelf, registry, sink, sink_away, taken, clockwork, daemon, http, events, store, _folder: folder }
+    }
+
+    /// Repository and tag of a push.
+    pub fn image(number: usize) -> (String, String) {
+        (format!("iot/r{}", number % 20), format!("1.{}.0", number / 20))
     }
 
     /// Puts a push on the shelf and makes the event that tells of it.
     pub fn push(&self, number: usize) -> (String, String) {
-        let (repository, tag) = (format!("iot/r{}", number % 20), format!("1.{}.0", number / 20));
+        let (repository, tag) = Real::image(number);
         let digest = self.shelf.put(&repository, &tag, &bare(&number.to_string()));
         let id = format!("event-{number}");
         let event = json!({
@@ -145,7 +176,8 @@ sinks:
     pub fn send(&self, first: usize, count: usize, per_second: usize, patience: Duration) -> Sending {
         let sent = Arc::new(Mutex::new(Sent::default()));
         let events: Vec<(String, String)> = (first..first + count).map(|number| self.push(number)).collect();
-        let (http, url, into) = (self.http.clone(), self.events.clone(), sent.clone());
+        let (http, url, into, clockwork) =
+            (self.http.clone(), self.events.clone(), sent.clone(), self.clockwork.clone());
         let left = Arc::new(AtomicUsize::new(count));
         let waiting = left.clone();
         let task = tokio::spawn(async move {
@@ -153,6 +185,7 @@ sinks:
             for (id, event) in events {
                 tick.tick().await;
                 let (http, url, sent, left) = (http.clone(), url.clone(), into.clone(), left.clone());
+                let clockwork = clockwork.clone();
                 tokio::spawn(async move {
                     let end = Instant::now() + patience;
                     let mut attempts = 0;
@@ -163,6 +196,7 @@ sinks:
                         let headers = [("authorization", SECRET), ("content-type", "application/json")];
                         let answer = http.send(Method::POST, &url, &headers, event.clone()).await;
                         let status = answer.map_or(0, |answer| answer.status.as_u16());
+                        let now = clockwork.now();
                         {
                             let mut sent = sent.lock().unwrap();
                             *sent.answers.entry(status).or_default() += 1;
@@ -171,6 +205,7 @@ sinks:
                             }
                             if status == 202 {
                                 sent.acknowledged.insert(id.clone());
+                                sent.at.insert(id.clone(), now);
                                 sent.again += usize::from(attempts > 1);
                                 break;
                             }
@@ -197,6 +232,18 @@ sinks:
         }
         (told, deliveries)
     }
+}
+
+/// The alert about an image that a body is, if it is one.
+fn delivery(body: &[u8], at: u64) -> Option<Delivery> {
+    let body: Value = serde_json::from_slice(body).ok()?;
+    let (data, word) = (&body["data"], |value: &Value| value.as_str().map(str::to_owned));
+    Some(Delivery {
+        about: format!("{} {}", data["fingerprint"], data["state"]),
+        image: format!("{}:{}", word(&data["image"]["repository"])?, word(&data["image"]["tag"])?),
+        id: word(&body["id"])?,
+        at,
+    })
 }
 
 /// A sender at work.

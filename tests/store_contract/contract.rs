@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tidewaiter::history::Origin;
 use tidewaiter::image::Digest;
-use tidewaiter::policy::{Answer, Fact, Question, State};
+use tidewaiter::policy::{Answer, Fact, Question, State, TagRecord};
 use tidewaiter::store::{
     Content, ContentKind, DeadLetter, EventEnd, Paging, Recheck, Retention, Step, Store, StoreError, ViolationFilter,
 };
@@ -186,6 +186,7 @@ pub async fn a_step_is_written_whole<S: Store>(store: S) {
             content(manifest, ContentKind::Manifest, "application/vnd.oci.image.index.v1+json"),
             content(config, ContentKind::Config, ""),
         ],
+        sighted: vec![],
         tags: vec![update("1.0.0", Some("x"), 1), update("latest", Some("x"), 1), update("gone", None, 1)],
         governing: None,
         verdicts: vec![judged("a", Some("1.0.0"), "p", "{}")],
@@ -392,6 +393,25 @@ pub async fn named_values_are_kept<S: Store>(store: S) {
     store.probe().await.unwrap();
 }
 
+pub async fn more_evidence_of_a_tag_changes_nothing_else<S: Store>(store: S) {
+    let mut seen = update("1", Some("x"), 1);
+    seen.lines = vec![place("line", b"", b"1")];
+    write(&store, "a", 1, Step { tags: vec![seen], ..Step::default() }).await;
+    let question = || vec![Question::Tag(tag("1"))];
+    let record = async || match store.answer(&repo("a"), question()).await.unwrap().remove(0).1 {
+        Answer::Tag(Fact::Known(record)) => record.as_ref().clone(),
+        other => panic!("{other:?}"),
+    };
+    let before = record().await;
+    let more: Vec<_> = [1, 2].into_iter().flat_map(|n| update("1", Some("x"), n).sightings).collect();
+    let sighted = vec![(tag("1"), more.clone()), (tag("unknown"), more)];
+    write(&store, "a", 2, Step { sighted, ..Step::default() }).await;
+    let after = record().await;
+    assert_eq!(after.history.as_ref().unwrap().sightings().len(), 2);
+    assert_eq!(TagRecord { history: before.history.clone(), ..after }, before);
+    assert_eq!(store.tags(&repo("a"), None, 10).await.unwrap().len(), 1);
+}
+
 pub async fn pruning_takes_what_is_old_and_leads_nowhere<S: Store>(store: S) {
     store.append(vec![event("a", "1", 1), event("a", "2", 2)], vec![]).await.unwrap();
     let claimed = claim(&store, 3).await.remove(0);
@@ -462,6 +482,65 @@ pub async fn pruning_keeps_so_many_of_the_newest<S: Store>(store: S) {
     let stats = store.stats().await.unwrap();
     assert_eq!((stats.queued, stats.dead_letters), (10, 10));
     assert_eq!(store.dead_letters(pages(1)).await.unwrap().items[0].received_at, t(29));
+}
+
+pub async fn pruning_keeps_verdicts_and_violations_by_time_and_number<S: Store>(store: S) {
+    let mut step = Step::default();
+    for n in 0..20 {
+        let name = format!("{n}");
+        // Half of the tags are there.
+        step.tags.push(update(&name, (n % 2 == 0).then_some("x"), 1));
+        step.verdicts.push(judged("a", Some(&name), "p", &name));
+        // Over at second 3, or open.
+        step.changes.push(violation("p", &name, if n < 10 { State::Resolved } else { State::Firing }));
+    }
+    write(&store, "a", 1, step).await;
+    let left = async || {
+        let filter = ViolationFilter { states: vec![State::Firing, State::Resolved], ..ViolationFilter::default() };
+        let violations = store.violations(filter, pages(100)).await.unwrap().items;
+        let open = violations.iter().filter(|row| row.violation.state == State::Firing).count();
+        let verdicts = store.verdicts(None, None, None, pages(100)).await.unwrap().items.len();
+        (verdicts, open, violations.len() - open)
+    };
+    // Six of the twenty are too many, and of those only what is gone or over may go.
+    let few = Retention { verdicts_max: 14, ..Retention::default() };
+    let pruned = store.prune(few, t(100)).await.unwrap();
+    assert_eq!((pruned.verdicts, pruned.violations), (3, 6));
+    assert_eq!(left().await, (17, 10, 4));
+    let none = Retention { verdicts_max: 0, ..Retention::default() };
+    let pruned = store.prune(none, t(100)).await.unwrap();
+    assert_eq!((pruned.verdicts, pruned.violations), (7, 4));
+    assert_eq!(left().await, (10, 10, 0), "what is there and what is open stays, whatever the limit");
+    // By time.
+    let again = Step { changes: vec![violation("p", "late", State::Resolved)], ..Step::default() };
+    write(&store, "a", 4, again).await;
+    let short = Retention { verdicts: Duration::from_secs(50), ..Retention::default() };
+    assert_eq!(store.prune(short, t(52)).await.unwrap().violations, 0);
+    assert_eq!(store.prune(short, t(54)).await.unwrap().violations, 1);
+}
+
+pub async fn pruning_keeps_so_many_bytes_of_manifests<S: Store>(store: S) {
+    let content = |text: &str| Content {
+        digest: Digest::of(text.as_bytes()),
+        kind: ContentKind::Manifest,
+        media_type: String::new(),
+        bytes: text.as_bytes().into(),
+        children: vec![],
+    };
+    let wanted = format!("[\"{}\"]", "w".repeat(500));
+    let mut seen = update("1", None, 1);
+    seen.sightings[0].digest = Some(Digest::of(wanted.as_bytes()));
+    let mut contents = vec![content(&wanted)];
+    contents.extend((0..10).map(|n| content(&format!("[\"{n}{}\"]", "x".repeat(500)))));
+    write(&store, "a", 1, Step { contents, tags: vec![seen], ..Step::default() }).await;
+    // Contents are stored by the store's own time, which is that of the machine.
+    let soon = jiff::Timestamp::now().checked_add(Duration::from_secs(2)).unwrap();
+    assert_eq!(store.prune(Retention::default(), soon).await.unwrap().contents, 0);
+    // However long they may be kept: beyond the size they go, and what a tag ever led to stays.
+    let small = Retention { contents_bytes_max: 100, ..Retention::default() };
+    assert_eq!(store.prune(small, soon).await.unwrap().contents, 10);
+    let digest = Digest::of(wanted.as_bytes());
+    assert_eq!(store.answer(&repo("a"), vec![Question::Manifest(digest)]).await.unwrap().len(), 1);
 }
 
 pub async fn a_recheck_keeps_why_and_how_often<S: Store>(store: S) {

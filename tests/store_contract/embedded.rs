@@ -51,8 +51,11 @@ contract! {
     an_accepted_digest_stays_with_its_tag,
     repositories_and_tags_come_in_name_order,
     named_values_are_kept,
+    more_evidence_of_a_tag_changes_nothing_else,
     pruning_takes_what_is_old_and_leads_nowhere,
     pruning_keeps_so_many_of_the_newest,
+    pruning_keeps_verdicts_and_violations_by_time_and_number,
+    pruning_keeps_so_many_bytes_of_manifests,
     a_recheck_keeps_why_and_how_often,
     what_is_put_off_comes_back_in_its_time,
     what_is_gone_is_no_answer_until_it_is_fetched_again,
@@ -335,6 +338,34 @@ async fn what_is_pruned_is_given_back_to_the_file_system() {
     drop(store);
     let empty = std::fs::metadata(&path).unwrap().len();
     assert!(empty < full / 3, "{empty} of {full}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn compaction_does_not_stop_intake() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = std::sync::Arc::new(open(&dir.path().join("s.db")));
+    for n in 0..40 {
+        store.append((0..500).map(|m| event("a", &format!("{n}-{m}"), 1)).collect(), vec![]).await.unwrap();
+    }
+    let claimed = store.claim(t(40), 1, 20_000, LEASE).await.unwrap().remove(0);
+    let events = claimed.events.iter().map(|e| (e.id, tidewaiter::store::EventEnd::Judged)).collect();
+    store.complete(&claimed, Step { events, ..Step::default() }, false).await.unwrap();
+    let pruning = {
+        let store = store.clone();
+        tokio::spawn(async move { store.prune(Retention { events_max: 0, ..Retention::default() }, t(40)).await })
+    };
+    let (mut appended, mut slowest) = (0, std::time::Duration::ZERO);
+    while !pruning.is_finished() {
+        let begun = std::time::Instant::now();
+        store.append(vec![event("b", &format!("new-{appended}"), 1)], vec![]).await.unwrap();
+        slowest = slowest.max(begun.elapsed());
+        appended += 1;
+    }
+    assert_eq!(pruning.await.unwrap().unwrap().events, 20_000);
+    // In its turn among the pieces, long before all of it is over.
+    assert!(appended >= 10, "{appended} appended while 20,000 were removed");
+    assert!(slowest < std::time::Duration::from_secs(1), "{slowest:?}");
+    assert_eq!(store.stats().await.unwrap().queued, appended);
 }
 
 #[tokio::test]

@@ -430,10 +430,13 @@ impl Reader<'_> {
         let default = Retention::default();
         Retention {
             events: self.period(get("events"), default.events),
+            events_max: self.count(get("eventsMax"), default.events_max),
             dead_letters: self.period(get("deadLetters"), default.dead_letters),
+            dead_letters_max: self.count(get("deadLettersMax"), default.dead_letters_max),
             verdicts: self.period(get("verdicts"), default.verdicts),
+            verdicts_max: self.count(get("verdictsMax"), default.verdicts_max),
             manifests: self.period(get("manifests"), default.manifests),
-            alerts: self.period(get("alerts"), default.alerts),
+            manifests_bytes_max: self.size(get("manifestsBytesMax"), default.manifests_bytes_max),
         }
     }
 

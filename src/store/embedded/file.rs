@@ -40,6 +40,7 @@ pub(super) fn create(path: &Path) -> Result<(), StoreError> {
     }
     if !path.exists() {
         private().open(path).and_then(|f| f.sync_all()).map_err(|e| unusable(path, e))?;
+        failpoint!("file-made");
         sync_directory(path).map_err(|e| unusable(path, e))?;
     }
     // SQLite takes a file that is too short for a head for an empty one, and would begin anew in it.

@@ -72,6 +72,7 @@ pub(super) fn append(
             .execute(params![&*letter.source, nanos(letter.received_at), letter.fault, headers, &*letter.body])?;
         w.change.dead_letters += 1;
     }
+    failpoint!("append-done");
     w.work |= appended.recorded > 0;
     Ok(appended)
 }
@@ -83,6 +84,7 @@ fn insert(conn: &Connection, incoming: &Incoming) -> Result<Option<i64>, StoreEr
     let texts = [Some(incoming.key.as_str()), event.id.as_deref(), event.actor.as_deref(), Some(&*incoming.source)];
     let tag = event.tag.as_ref().map(|t| t.as_str());
     let bytes = EVENT_BYTES + texts.iter().flatten().chain(tag.iter()).map(|t| t.len()).sum::<usize>();
+    failpoint!("event-before");
     let inserted = conn
         .prepare_cached(
             "INSERT INTO events(repo, source, key, received_at, action, registry, tag, digest, id, at, actor, bytes,
@@ -107,6 +109,7 @@ fn insert(conn: &Connection, incoming: &Incoming) -> Result<Option<i64>, StoreEr
     if inserted == 0 {
         return Ok(None);
     }
+    failpoint!("event-inserted");
     // Somebody who has the repository finds the rest when giving it back.
     conn.prepare_cached(
         "UPDATE repositories SET ready = 0, lane = ?2, first = ?3
@@ -188,6 +191,7 @@ pub(super) fn claim(
     events: usize,
     lease: Duration,
 ) -> Result<Vec<Claim>, StoreError> {
+    failpoint!("claim-before");
     let mut waiting = Vec::new();
     for (lane, ready) in lanes(w.conn)? {
         if ready > nanos(now) {

@@ -79,7 +79,9 @@ impl EmbeddedStore {
     /// [`StoreError::InUse`], [`StoreError::Newer`], [`StoreError::Damaged`], [`StoreError::Unusable`].
     pub fn open(path: &Path, options: Options) -> Result<EmbeddedStore, StoreError> {
         file::create(path)?;
+        failpoint!("store-created");
         let lock = file::lock(path)?;
+        failpoint!("store-locked");
         if let Some(kind) = file::network_file_system(path) {
             tracing::warn!(path = %path.display(), kind, "the store lies on a network file system, whose locks and syncs are not to be relied on");
         }
@@ -88,6 +90,7 @@ impl EmbeddedStore {
         schema::check(&conn, path, schema::STEPS)?;
         schema::set_up_writer(&conn)?;
         schema::migrate(&mut conn, Some(path), schema::STEPS)?;
+        failpoint!("store-migrated");
         if let Some(bytes) = options.file_bytes_max {
             let page: i64 = conn.pragma_query_value(None, "page_size", |row| row.get(0))?;
             conn.pragma_update(None, "max_page_count", (bytes as i64 / page).max(1))?;
@@ -113,7 +116,9 @@ impl EmbeddedStore {
         on_disk: Option<(PathBuf, File, Arc<Readers>, file::Reserve)>,
         options: Options,
     ) -> Result<EmbeddedStore, StoreError> {
+        failpoint!("claims-released-before");
         journal::release_all(&conn)?;
+        failpoint!("claims-released");
         let shared = Arc::new(Shared {
             totals: Mutex::new(Totals::count(&conn)?),
             work: Notify::new(),
@@ -251,6 +256,27 @@ impl EmbeddedStore {
                     Ok(removed)
                 })
                 .await?;
+        }
+    }
+
+    /// Removes contents that were kept long enough, and where there are still too many bytes, those kept half as long,
+    /// and so on. Each time all that tags lead to is found anew, so it is done a few times at most.
+    async fn prune_contents_to_fit(&self, retention: Retention, now: Timestamp) -> Result<u64, StoreError> {
+        const SHORTEST: Duration = Duration::from_secs(60 * 60);
+        const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+        let mut keep = retention.contents;
+        let mut removed = 0;
+        loop {
+            removed += self.prune_contents(now.checked_sub(keep).unwrap_or(Timestamp::MIN)).await?;
+            // A file that is smaller than the limit holds less than it; then nothing is counted.
+            let file = self.path.as_deref().and_then(|path| std::fs::metadata(path).ok()).map(|m| m.len());
+            if keep.is_zero() || file.is_some_and(|bytes| bytes <= retention.contents_bytes_max) {
+                return Ok(removed);
+            }
+            if self.read(maintain::content_bytes).await? <= retention.contents_bytes_max {
+                return Ok(removed);
+            }
+            keep = if keep > SHORTEST { (keep / 2).min(LONGEST) } else { Duration::ZERO };
         }
     }
 
@@ -481,12 +507,13 @@ impl Store for EmbeddedStore {
         let old = |keep, newest| Old { before: before(keep), newest };
         let events = old(retention.events, retention.events_max);
         let dead_letters = old(retention.dead_letters, retention.dead_letters_max);
-        let verdicts = old(retention.verdicts, u64::MAX);
+        let verdicts = old(retention.verdicts, retention.verdicts_max);
         let pruned = Pruned {
             events: self.prune_rows(maintain::old_events, events, FORGET_EVENT, false).await?,
             dead_letters: self.prune_rows(maintain::old_dead_letters, dead_letters, FORGET_DEAD_LETTER, true).await?,
             verdicts: self.prune_rows(maintain::old_verdicts, verdicts, FORGET_VERDICT, false).await?,
-            contents: self.prune_contents(before(retention.contents)).await?,
+            violations: self.prune_rows(maintain::old_violations, verdicts, FORGET_VIOLATION, false).await?,
+            contents: self.prune_contents_to_fit(retention, now).await?,
         };
         while self.write(false, |w| maintain::vacuum(w.conn)).await? {}
         Ok(pruned)
@@ -508,6 +535,7 @@ impl Store for EmbeddedStore {
 
 const FORGET_EVENT: &str = "DELETE FROM events WHERE number = ?1 AND state >= 2";
 const FORGET_VERDICT: &str = "DELETE FROM verdicts WHERE number = ?1";
+const FORGET_VIOLATION: &str = "DELETE FROM violations WHERE number = ?1 AND state = 2";
 const FORGET_DEAD_LETTER: &str = "DELETE FROM dead_letters WHERE id = ?1";
 
 #[cfg(test)]

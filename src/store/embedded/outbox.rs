@@ -17,6 +17,7 @@ pub(super) fn add(w: &mut Writing<'_>, alerts: &[NewAlert]) -> Result<(), StoreE
     for alert in alerts {
         if insert.execute(params![&*alert.sink, alert.key, alert.body])? > 0 {
             w.change.alert(&alert.sink, 1);
+            failpoint!("outbox-added");
             w.deliver = true;
         }
     }
@@ -44,10 +45,12 @@ pub(super) fn next_due(conn: &Connection) -> Result<Option<Timestamp>, StoreErro
 
 /// Removes alerts.
 pub(super) fn done(w: &mut Writing<'_>, ids: &[i64]) -> Result<(), StoreError> {
+    failpoint!("outbox-done-before");
     let mut delete = w.conn.prepare_cached("DELETE FROM outbox WHERE id = ?1 RETURNING sink")?;
     for id in ids {
         if let Some(sink) = delete.query_row([id], |row| row.get::<_, String>(0)).optional()? {
             w.change.alert(&sink, -1);
+            failpoint!("outbox-done");
         }
     }
     Ok(())
@@ -70,6 +73,7 @@ pub(super) fn setting(conn: &Connection, name: &str) -> Result<Option<String>, S
 
 /// Sets a named value.
 pub(super) fn set(conn: &Connection, name: &str, value: &str) -> Result<(), StoreError> {
+    failpoint!("setting-before");
     conn.prepare_cached("INSERT INTO settings VALUES (?1, ?2) ON CONFLICT(name) DO UPDATE SET value = excluded.value")?
         .execute([name, value])?;
     Ok(())

@@ -255,9 +255,11 @@ pub(super) fn migrate(conn: &mut Connection, path: Option<&Path>, steps: &[&str]
     for (number, step) in steps.iter().enumerate().skip(found as usize) {
         let step_tx = conn.transaction()?;
         step_tx.execute_batch(step)?;
+        failpoint!("format-step-before-commit");
         step_tx.pragma_update(None, "application_id", APPLICATION_ID)?;
         step_tx.pragma_update(None, "user_version", number as i64 + 1)?;
         step_tx.commit()?;
+        failpoint!("format-step-committed");
     }
     Ok(())
 }
@@ -288,5 +290,82 @@ mod tests {
         let value: String = copy.query_row("SELECT value FROM settings", [], |r| r.get(0)).unwrap();
         assert_eq!(value, "b");
         assert!(matches!(migrate(&mut conn, Some(&path), STEPS), Err(StoreError::Newer { found: 3, known: 1, .. })));
+    }
+
+    /// Steps of which each takes a while and can only be done once: from one format to the next, and so on.
+    fn slow_steps() -> Vec<&'static str> {
+        vec![
+            FIRST,
+            "CREATE TABLE grown(a INTEGER, b BLOB); UPDATE settings SET value = value || '2';
+             WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 6000)
+             INSERT INTO grown SELECT n, zeroblob(200) FROM n",
+            "UPDATE settings SET value = value || '3'; UPDATE grown SET b = randomblob(200)",
+            "UPDATE settings SET value = value || '4'; CREATE INDEX grown_a ON grown(a); DELETE FROM grown WHERE a % 2",
+        ]
+    }
+
+    /// Set for the child that migrates until it is killed.
+    const CHILD: &str = "TIDEWAITER_TEST_MIGRATE";
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "the child is told by its environment what to open")]
+    fn child_that_migrates() {
+        let Ok(path) = std::env::var(CHILD) else { return };
+        let path = Path::new(&path);
+        let mut conn = Connection::open(path).unwrap();
+        set_up_writer(&conn).unwrap();
+        println!("\nready");
+        migrate(&mut conn, Some(path), &slow_steps()).unwrap();
+    }
+
+    #[test]
+    fn g33_killed_in_any_step_of_an_upgrade_nothing_is_lost_and_no_step_done_twice() {
+        use std::io::{BufRead, BufReader};
+        use std::process::{Command, Stdio};
+        const ROUNDS: u32 = 20;
+        let (mut cut, mut whole_time) = ([0_u32; 5], Duration::ZERO);
+        for round in 0..=ROUNDS {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("s.db");
+            let mut conn = Connection::open(&path).unwrap();
+            set_up_writer(&conn).unwrap();
+            migrate(&mut conn, Some(&path), STEPS).unwrap();
+            conn.execute("INSERT INTO settings VALUES ('a', 'b')", []).unwrap();
+            drop(conn);
+            let mut child = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "store::embedded::schema::tests::child_that_migrates", "--nocapture"])
+                .env(CHILD, &path)
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+            while lines.next().unwrap().unwrap() != "ready" {}
+            let begun = std::time::Instant::now();
+            if round == 0 {
+                // How long it takes is seen once; the kills are then spread over that time.
+                child.wait().unwrap();
+                whole_time = begun.elapsed();
+            } else {
+                std::thread::sleep(whole_time * round / (ROUNDS + 1));
+                child.kill().unwrap();
+                child.wait().unwrap();
+            }
+
+            let mut conn = Connection::open(&path).unwrap();
+            set_up_writer(&conn).unwrap();
+            cut[format(&conn).unwrap() as usize] += 1;
+            migrate(&mut conn, Some(&path), &slow_steps()).unwrap();
+            let value: String = conn.query_row("SELECT value FROM settings", [], |r| r.get(0)).unwrap();
+            let grown: i64 = conn.query_row("SELECT count(*) FROM grown", [], |r| r.get(0)).unwrap();
+            let whole: String = conn.query_row("PRAGMA integrity_check", [], |r| r.get(0)).unwrap();
+            assert_eq!((format(&conn).unwrap(), value.as_str(), grown, whole.as_str()), (4, "b234", 3_000, "ok"));
+            // What is beside it is the store as it was, whole.
+            let copy = Connection::open(dir.path().join("s.db.before-v4")).unwrap();
+            let value: String = copy.query_row("SELECT value FROM settings", [], |r| r.get(0)).unwrap();
+            assert_eq!((format(&copy).unwrap(), value.as_str()), (1, "b"));
+        }
+        println!("upgrade: {ROUNDS} kills, found at format 1 to 4: {:?}; lost 0, done twice 0", &cut[1..]);
+        assert!(cut[1..4].iter().sum::<u32>() >= ROUNDS / 4, "too few were cut short: {cut:?}");
     }
 }

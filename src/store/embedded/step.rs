@@ -16,26 +16,40 @@ use jiff::Timestamp;
 /// Writes a step under a claim.
 pub(super) fn complete(w: &mut Writing<'_>, claim: &Claim, step: &Step, keep: bool) -> Result<(), StoreError> {
     let (repo, fence) = held(w.conn, &claim.repository, claim.fence)?;
+    failpoint!("step-held");
     mark_gone(w.conn, repo, &step.gone)?;
     for content in &step.contents {
         keep_content(w.conn, repo, content)?;
     }
+    failpoint!("step-contents");
     for update in &step.tags {
         update_tag(w.conn, repo, update)?;
     }
     if let Some(governing) = &step.governing {
         forget_verdicts(w.conn, repo, governing)?;
     }
+    for (tag, sightings) in &step.sighted {
+        w.conn.prepare_cached("UPDATE tags SET sightings = ?3 WHERE repo = ?1 AND tag = ?2")?.execute(params![
+            repo,
+            tag.as_str(),
+            codec::sightings_bytes(sightings)
+        ])?;
+    }
+    failpoint!("step-tags");
     for judged in &step.verdicts {
         record_verdict(w.conn, repo, judged)?;
     }
+    failpoint!("step-verdicts");
     for change in &step.changes {
         change_violation(w, repo, &change.violation)?;
     }
+    failpoint!("step-violations");
     outbox::add(w, &step.alerts)?;
+    failpoint!("step-alerts");
     for (number, end) in &step.events {
         end_event(w, repo, *number, end)?;
     }
+    failpoint!("step-events");
     for tag in &step.rechecked {
         let mut remove = w.conn.prepare_cached(
             "DELETE FROM rechecks WHERE repo = ?1 AND tag = ?2 AND fence < ?3 RETURNING origin = 'policy-change'",
@@ -44,9 +58,11 @@ pub(super) fn complete(w: &mut Writing<'_>, claim: &Claim, step: &Step, keep: bo
         w.change.rejudging -= i64::from(removed.optional()?.unwrap_or(false));
     }
     w.change.rejudging += want(w.conn, repo, &step.rechecks, fence - 1)?;
+    failpoint!("step-rechecks");
     if !keep {
         w.conn.prepare_cached("UPDATE repositories SET fence = fence + 1 WHERE id = ?1")?.execute([repo])?;
         w.work |= schedule(w.conn, repo)?;
+        failpoint!("step-given-back");
     }
     Ok(())
 }
@@ -101,6 +117,7 @@ fn keep_content(conn: &Connection, repo: i64, content: &Content) -> Result<(), S
     let digest = codec::digest_bytes(&content.digest);
     let config = content.kind == ContentKind::Config;
     // What is fetched although it is on record was gone, or damaged on disk: what came now stands.
+    failpoint!("content-before");
     conn.prepare_cached(
         "INSERT INTO contents(repo, digest, config, stored_at, media_type, bytes)
              VALUES (?1, ?2, ?3, unixepoch() * 1000000000, ?4, ?5) ON CONFLICT(repo, digest, config)

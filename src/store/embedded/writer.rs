@@ -246,7 +246,9 @@ impl Writer {
             self.commit_all(&mut group);
         }
         // The end: a checkpoint that fails now is made up for at the next start.
+        failpoint!("last-checkpoint-before");
         let _ = self.conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+        failpoint!("last-checkpoint-done");
     }
 
     fn take(&mut self, order: Order, group: &mut Vec<Box<dyn Piece>>) {
@@ -303,10 +305,12 @@ impl Writer {
 
     /// Has the next commits sync the log, or leave that to a later one that does.
     fn sync_commits(&mut self, wanted: bool) {
+        let wanted = wanted && !cfg!(sabotage = "no_sync");
         if self.syncs == wanted {
             return;
         }
         let mode = if wanted { "full" } else { "normal" };
+        failpoint!("sync-mode");
         match self.conn.pragma_update(None, "synchronous", mode) {
             Ok(()) => self.syncs = wanted,
             // Syncing too much does no harm; nothing may be acknowledged that is synced too little.
@@ -320,6 +324,7 @@ impl Writer {
         let mut done: Vec<Box<dyn Piece>> = Vec::new();
         let mut totals = self.totals.clone();
         let (mut work, mut deliver, mut written) = (false, false, 0_usize);
+        failpoint!("transaction-before");
         let mut fault = self.conn.execute_batch("BEGIN IMMEDIATE").map_err(StoreError::from).err();
         for mut piece in pieces {
             if fault.is_some() {
@@ -329,7 +334,9 @@ impl Writer {
             let mut writing =
                 Writing { conn: &self.conn, totals: &totals, change: Totals::default(), work: false, deliver: false };
             let began = statement(&self.conn, "SAVEPOINT piece");
+            failpoint!("piece-before");
             let result = piece.run(&mut writing);
+            failpoint!("piece-run");
             let Writing { change, work: w, deliver: d, .. } = writing;
             done.push(piece);
             let ended = match (began, result) {
@@ -346,6 +353,7 @@ impl Writer {
             match ended {
                 Ok(true) => {
                     totals.add(change);
+                    failpoint!("piece-released");
                     (work, deliver, written) = (work | w, deliver | d, written + 1);
                 }
                 Ok(false) => {}
@@ -357,10 +365,12 @@ impl Writer {
             }
         }
         let begun = Instant::now();
+        failpoint!("commit-before");
         if cfg!(sabotage = "ack_before_sync") {
             done.drain(..).for_each(|piece| piece.answer(fault.as_ref()));
         }
         let fault = fault.or_else(|| self.conn.execute_batch("COMMIT").map_err(StoreError::from).err());
+        failpoint!("commit-done");
         if let Some(fault) = &fault {
             self.after(fault);
         } else if written > 0 {
@@ -385,9 +395,11 @@ impl Writer {
                 self.shared.deliver.notify_waiters();
             }
         }
+        failpoint!("answers-before");
         for piece in done {
             piece.answer(fault.as_ref());
         }
+        failpoint!("answers-given");
     }
 
     /// Leaves the failed transaction, and remembers what the fault means for the next ones.
@@ -429,7 +441,9 @@ fn checkpoint(conn: &Connection, nudged: &std_mpsc::Receiver<()>, orders: &mpsc:
             Ok(()) | Err(std_mpsc::RecvTimeoutError::Timeout) => {}
             Err(std_mpsc::RecvTimeoutError::Disconnected) => return,
         }
+        failpoint!("checkpoint-before");
         let done = conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get::<_, i64>(1));
+        failpoint!("checkpoint-done");
         match done.map_err(StoreError::from) {
             Ok(frames) if frames > LOG_FRAMES_MAX => {
                 if let Some(orders) = orders.upgrade() {
