@@ -503,7 +503,7 @@ async fn the_record_is_read_from_the_store_and_from_the_daemon_alike() {
     assert!(!replayed.out.contains("immutable"), "both say that it moved: {}", replayed.out);
     let json = run(&["replay", "--policy", "strict.yaml", "-o", "json", "--since", "1h"]).with(0).json();
     assert_eq!((&json["kind"], &json["summary"]["changed"]), (&json!("Replay"), &json!(1)), "{json:#}");
-    assert_eq!(json["changes"][0]["after"]["findings"][0]["reason"], "missing-platform");
+    assert_eq!(json["changes"][0]["after"]["findings"][1]["reason"], "missing-platform", "{json:#}");
     run(&["replay", "--policy", "strict.yaml", "--since", "2099-01-01T00:00:00Z"]).with(0).out("0 tags were judged");
     let by_store = (run(&["history", &tag, "-o", "json"]).json(), run(&["violations"]).out);
 

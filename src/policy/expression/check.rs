@@ -44,8 +44,11 @@ impl Kind {
     }
 }
 
-/// The fields of the variables that have fields, with what each is where that is certain.
-const FIELDS: &[(&str, &[(&str, Option<Kind>)])] = &[
+/// A field's name, and what it is where that is certain.
+type Field = (&'static str, Option<Kind>);
+
+/// The fields of the variables that have fields.
+const FIELDS: &[(&str, &[Field])] = &[
     (
         "image",
         &[
