@@ -176,7 +176,6 @@ impl Store for Memory {
                 digest: e.event.digest.clone(),
                 state: "queued".into(),
                 fault: None,
-                unauthenticated: false,
             })
             .collect();
         Ok(Page { items, next: None })
