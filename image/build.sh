@@ -15,7 +15,8 @@ revision=${TIDEWAITER_REVISION:-$(git rev-parse HEAD 2>/dev/null || echo unknown
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
 
 # Where things lie on this machine is nobody's business, and would make another machine's image another image.
-# glibc is linked in: names are resolved by `files` and `dns`, which are part of it and open no library.
+# glibc is linked in: names are resolved by `files` and `dns`, which are part of it and open no library. Randomness comes
+# from /dev/urandom, which every runtime puts into a container.
 RUSTFLAGS="-C target-feature=+crt-static --remap-path-prefix=$PWD=/src --remap-path-prefix=$cargo_home=/cargo"
 CFLAGS="-ffile-prefix-map=$PWD=/src -ffile-prefix-map=$cargo_home=/cargo -ffile-prefix-map=$(realpath -m "$target_dir")=/target"
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=${CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER:-aarch64-linux-gnu-gcc}

@@ -63,6 +63,12 @@ fn contained(root: &Path, arguments: &[String]) -> Command {
         root=$1; shift
         mount --bind "$root" "$root"
         mount --bind "$root/var/lib/tidewaiter" "$root/var/lib/tidewaiter"
+        mount --rbind /proc "$root/proc"
+        mount -t tmpfs tmpfs "$root/dev"
+        for device in null zero full random urandom; do
+            touch "$root/dev/$device"
+            mount --bind "/dev/$device" "$root/dev/$device"
+        done
         mount -o remount,bind,ro "$root"
         exec setpriv --no-new-privs --bounding-set=-all,+sys_chroot,+setuid,+setgid --inh-caps=-all \
             chroot --userspec=65532:65532 --groups= "$root" "$@"
@@ -120,6 +126,10 @@ async fn the_image_serves_with_the_rendered_configuration_and_writes_only_the_cl
         ("tidewaiter-tls", [("tls.crt".to_owned(), issued.certificate), ("tls.key".to_owned(), issued.key)].into()),
     ]);
     laid_out.mount(pod, &objects, &secrets);
+    // What a runtime adds to every root: processes and devices.
+    for place in ["proc", "dev"] {
+        fs::create_dir(root.join(place)).unwrap();
+    }
     // What a kubelet adds: names, and the pod's group on every volume.
     fs::write(root.join("etc/hosts"), "127.0.0.1 localhost\n::1 localhost\n").unwrap();
     fs::write(root.join("etc/resolv.conf"), "nameserver 127.0.0.1\n").unwrap();
