@@ -34,9 +34,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What the images of a push have.
 const PLATFORMS: [&str; 3] = ["linux/amd64", "linux/arm64", "linux/arm/v7"];
 /// A policy for which one request tells everything.
-pub const SHALLOW: &str = "apiVersion: tidewaiter.dev/v1\nkind: TagPolicy\nmetadata: {name: shallow}\nspec:\n  repositories: [\"**\"]\n  classes:\n    - {name: version, form: \"{major}.{minor}.{patch}\", require: {immutable: true, index: true}}\n";
+pub const SHALLOW: &str = "apiVersion: tidewaiter.dev/v1\nkind: TagPolicy\nmetadata: {name: shallow}\nspec:\n  repositories: [\"*/**\"]\n  classes:\n    - {name: version, form: \"{major}.{minor}.{patch}\", require: {immutable: true, index: true}}\n";
 /// One that has to see every image.
-const DEEP: &str = "apiVersion: tidewaiter.dev/v1\nkind: TagPolicy\nmetadata: {name: deep}\nspec:\n  repositories: [\"**\"]\n  classes:\n    - {name: version, form: \"{major}.{minor}.{patch}\", require: {immutable: true, index: true, intact: true, platforms: {all: [linux/amd64, linux/arm64, linux/arm/v7]}}}\n";
+const DEEP: &str = "apiVersion: tidewaiter.dev/v1\nkind: TagPolicy\nmetadata: {name: deep}\nspec:\n  repositories: [\"*/**\"]\n  classes:\n    - {name: version, form: \"{major}.{minor}.{patch}\", require: {immutable: true, index: true, intact: true, platforms: {all: [linux/amd64, linux/arm64, linux/arm/v7]}}}\n";
 
 pub struct Place {
     pub folder: TempDir,
