@@ -137,13 +137,16 @@ async fn verdicts() -> anyhow::Result<Vec<Figure>> {
         let registry = RealRegistry::start(setup).await;
         let pusher = registry.pusher(&host);
         let platforms: Vec<Platform> = PLATFORMS.iter().map(|p| p.parse()).collect::<anyhow::Result<_>>()?;
-        let mut pushed = Vec::with_capacity(EVENTS);
+        // Everything is there but the tags: each is set when its event is sent, as a push does.
+        let (mut pushed, mut bodies) = (Vec::with_capacity(EVENTS), Vec::with_capacity(EVENTS));
         for n in 0..EVENTS {
             let (repository, version) = (format!("iot/r{}", n % REPOSITORIES), format!("1.0.{}", n / REPOSITORIES));
             let salt = format!("{repository} {version}");
             let index = Index { platforms: &platforms, version: &salt, form: Form::Oci, attested: false, faults: &[] };
-            let digest = pusher.push(&repository, &version, &index.build()?).await?;
+            let index = index.build()?;
+            let digest = pusher.push(&repository, &index.root.digest(), &index).await?;
             pushed.push((repository, version, digest));
+            bodies.push(index.root.bytes);
         }
         let http = Http::new(Some(place.ca.pem()))?;
         let fetch = fetch(&http, &host, &pushed).await?;
@@ -154,9 +157,9 @@ async fn verdicts() -> anyhow::Result<Vec<Figure>> {
                 .await?;
         // What a first look at a repository costs is no part of a push's way.
         let (first, rest) = pushed.split_at(REPOSITORIES);
-        send(&http, place.events, &host, first, first.len()).await?;
+        send(&http, place.events, &host, first, &bodies, first.len()).await?;
         let before = settled(&daemon, REPOSITORIES as f64).await?;
-        send(&http, place.events, &host, rest, 0).await?;
+        send(&http, place.events, &host, rest, &bodies[REPOSITORIES..], 0).await?;
         let after = settled(&daemon, EVENTS as f64).await?;
         let fetch = (fetch + self::fetch(&http, &host, &pushed).await?) / 2.0;
         let events = after.count - before.count;
@@ -217,8 +220,8 @@ async fn verdicts() -> anyhow::Result<Vec<Figure>> {
 async fn fetch(http: &Http, host: &str, pushed: &[(String, String, String)]) -> anyhow::Result<f64> {
     let accept = [("accept", "application/vnd.oci.image.index.v1+json")];
     let mut times = Vec::new();
-    for (repository, version, _) in pushed {
-        let url = format!("https://{host}/v2/{repository}/manifests/{version}");
+    for (repository, _, digest) in pushed {
+        let url = format!("https://{host}/v2/{repository}/manifests/{digest}");
         let begun = Instant::now();
         let answer = http.send(Method::GET, &url, &accept, "").await?;
         times.push(begun.elapsed().as_secs_f64());
@@ -227,12 +230,13 @@ async fn fetch(http: &Http, host: &str, pushed: &[(String, String, String)]) -> 
     Ok(median(times))
 }
 
-/// Sends an event for each push, `at_once` of them without a pause.
+/// Sets each tag and sends its event, `at_once` of them without a pause.
 async fn send(
     http: &Http,
     port: u16,
     host: &str,
     pushed: &[(String, String, String)],
+    bodies: &[Vec<u8>],
     at_once: usize,
 ) -> anyhow::Result<()> {
     let mut tick = tokio::time::interval(Duration::from_secs(1) / RATE);
@@ -242,8 +246,12 @@ async fn send(
             tick.tick().await;
         }
         let body = message(host, push);
-        let http = http.clone();
+        let (http, index) = (http.clone(), bodies[n].clone());
+        let tag = format!("https://{host}/v2/{}/manifests/{}", push.0, push.1);
         sent.spawn(async move {
+            let kind = [("content-type", "application/vnd.oci.image.index.v1+json")];
+            let answer = http.send(Method::PUT, &tag, &kind, index).await?;
+            anyhow::ensure!(answer.status == 201, "{tag}: {}", answer.status);
             let headers =
                 [("authorization", SECRET), ("content-type", "application/vnd.docker.distribution.events.v2+json")];
             let url = format!("https://localhost:{port}/v1/events/local");

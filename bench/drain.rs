@@ -1,5 +1,6 @@
 //! Many pushes at once: how much of what a registry can feed becomes verdicts, with four requests in flight.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -37,7 +38,7 @@ async fn drain() -> anyhow::Result<Vec<Figure>> {
     let setup = Setup { tls: Some(&place.ca), folder: Some(&folder), port: Some(port), ..Setup::default() };
     let mut registry = RealRegistry::start(setup).await;
     let http = Http::new(Some(place.ca.pem()))?;
-    let pushed = push(&registry, &http, &host).await?;
+    let (pushed, bodies) = indexes(&registry, &host).await?;
     pin(registry.program().id(), SERVER_CORE)?;
 
     let config = place.folder.path().join("tidewaiter.yaml");
@@ -46,7 +47,9 @@ async fn drain() -> anyhow::Result<Vec<Figure>> {
     pin(daemon.program().id(), LOAD_CORE)?;
     let mut rounds = Vec::new();
     let mut judged = 0;
-    for pushes in pushed.chunks(PUSHES) {
+    let (met, rest) = pushed.split_at(REPOSITORIES);
+    for pushes in std::iter::once(met).chain(rest.chunks(PUSHES)) {
+        push(&http, &host, pushes, &bodies).await?;
         let begun = Instant::now();
         fetch(&http, &host, pushes).await?;
         let fetched = pushes.len() as f64 / begun.elapsed().as_secs_f64();
@@ -73,6 +76,10 @@ async fn drain() -> anyhow::Result<Vec<Figure>> {
             Ok((count.unwrap_or_default() >= judged as f64).then_some(()))
         })
         .await?;
+        // What a first look at a repository costs is no part of a push's way.
+        if pushes.len() < PUSHES {
+            continue;
+        }
         rounds.push((pushes.len() as f64 / begun.elapsed().as_secs_f64(), fetched));
     }
     let name = format!("verdicts on {PUSHES} pushes at once, {IN_FLIGHT} requests in flight");
@@ -83,27 +90,41 @@ async fn drain() -> anyhow::Result<Vec<Figure>> {
     ])
 }
 
-/// Indexes under all the tags, one for each repository and each hundred.
-async fn push(registry: &RealRegistry, http: &Http, host: &str) -> anyhow::Result<Vec<(String, String, String)>> {
+/// What is to be pushed, and the bytes of each repository's index, which is there without a tag.
+async fn indexes(
+    registry: &RealRegistry,
+    host: &str,
+) -> anyhow::Result<(Vec<(String, String, String)>, HashMap<String, Vec<u8>>)> {
     let platforms: Vec<Platform> =
         ["linux/amd64", "linux/arm64"].iter().map(|p| p.parse()).collect::<anyhow::Result<_>>()?;
     let pusher = registry.pusher(host);
-    let (mut pushed, mut bodies) = (Vec::new(), Vec::new());
-    for n in 0..PUSHES * ROUNDS {
-        let (repository, version) = (format!("iot/r{}", n % REPOSITORIES), format!("1.0.{}", n / REPOSITORIES));
-        if n < REPOSITORIES {
-            let index =
-                Index { platforms: &platforms, version: &repository, form: Form::Oci, attested: false, faults: &[] };
-            let built = index.build()?;
-            let digest = pusher.push(&repository, &version, &built).await?;
-            bodies.push((built.root.bytes.clone(), digest));
-        }
-        pushed.push((repository, version, bodies[n % REPOSITORIES].1.to_string()));
+    let (mut digests, mut bodies) = (Vec::new(), HashMap::new());
+    for n in 0..REPOSITORIES {
+        let repository = format!("iot/r{n}");
+        let index =
+            Index { platforms: &platforms, version: &repository, form: Form::Oci, attested: false, faults: &[] };
+        let index = index.build()?;
+        digests.push(pusher.push(&repository, &index.root.digest(), &index).await?);
+        bodies.insert(repository, index.root.bytes);
     }
-    in_flight(16, REPOSITORIES..pushed.len(), |n| {
+    let push = |n: usize| {
+        let version = format!("1.0.{}", n / REPOSITORIES);
+        (format!("iot/r{}", n % REPOSITORIES), version, digests[n % REPOSITORIES].clone())
+    };
+    Ok(((0..REPOSITORIES + PUSHES * ROUNDS).map(push).collect(), bodies))
+}
+
+/// Sets the tags, and tells nobody.
+async fn push(
+    http: &Http,
+    host: &str,
+    pushed: &[(String, String, String)],
+    bodies: &HashMap<String, Vec<u8>>,
+) -> anyhow::Result<()> {
+    in_flight(16, 0..pushed.len(), |n| {
         let (repository, version, _) = &pushed[n];
         let url = format!("https://{host}/v2/{repository}/manifests/{version}");
-        let (http, body) = (http.clone(), bodies[n % REPOSITORIES].0.clone());
+        let (http, body) = (http.clone(), bodies[repository].clone());
         async move {
             let kind = [("content-type", "application/vnd.oci.image.index.v1+json")];
             let answer = http.send(Method::PUT, &url, &kind, body).await?;
@@ -111,8 +132,7 @@ async fn push(registry: &RealRegistry, http: &Http, host: &str) -> anyhow::Resul
             Ok(())
         }
     })
-    .await?;
-    Ok(pushed)
+    .await
 }
 
 async fn fetch(http: &Http, host: &str, pushed: &[(String, String, String)]) -> anyhow::Result<()> {

@@ -20,6 +20,9 @@ highest := max([[n, tag] | some tag, n in versions])[1]
 
 before := max([[n, tag] | some tag, n in versions; n < versions[input.pushed]])[1]
 
+# The version pushed, and the one before it, which is the highest no more.
+judged := {input.pushed, before}
+
 variant(p) := "" if {
 	p.architecture == "arm64"
 	object.get(p, "variant", "") in {"", "8", "v8"}
@@ -67,23 +70,23 @@ rolling(tag) if {
 }
 
 deny contains [tag, "moved"] if {
-	some tag in {input.pushed} | per_platform
+	some tag in judged | per_platform
 	some seen in input.tags[tag].history
 	seen != input.tags[tag].current
 }
 
 deny contains [tag, "index"] if {
-	some tag in {input.pushed, "latest"}
+	some tag in judged | {"latest"}
 	not input.manifests[input.tags[tag].current].manifests
 }
 
 deny contains [tag, "platforms", platform] if {
-	some tag in {input.pushed, "latest"}
+	some tag in judged | {"latest"}
 	some platform in required - platforms(input.tags[tag].current)
 }
 
 deny contains [tag, "intact"] if {
-	some tag in {input.pushed, "latest"}
+	some tag in judged | {"latest"}
 	not intact(input.tags[tag].current)
 }
 
@@ -91,9 +94,10 @@ deny contains [input.pushed, "keepsPlatforms", platform] if {
 	some platform in platforms(input.tags[before].current) - platforms(input.tags[input.pushed].current)
 }
 
-deny contains [input.pushed, "membersTagged", suffix(e.platform)] if {
-	some e in entries(input.tags[input.pushed].current)
-	tag := concat("-", [input.pushed, suffix(e.platform)])
+deny contains [version, "membersTagged", suffix(e.platform)] if {
+	some version in judged
+	some e in entries(input.tags[version].current)
+	tag := concat("-", [version, suffix(e.platform)])
 	object.get(input.tags, tag, {"current": ""}).current != e.digest
 }
 

@@ -4,9 +4,10 @@
 //! third part of `os.version`). `arm64/v8` is `arm64`, `arm` is `arm/v7`, `amd64/v1` is `amd64`; nothing
 //! else is taken for something it is not.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use super::digest::bounded;
 
@@ -280,40 +281,64 @@ impl fmt::Display for Platform {
     }
 }
 
+/// What publishers write for a platform at the end of a tag.
+const SUFFIXES: &[(&str, &[&str])] = &[
+    ("linux/amd64", &["amd64", "x64", "x86_64", "linux-amd64", "linux-x64", "linux-x86_64"]),
+    (
+        "linux/arm64",
+        &["arm64", "arm64v8", "aarch64", "linux-arm64", "linux-arm64v8", "linux-aarch64", "linux-arm64-v8"],
+    ),
+    (
+        "linux/arm/v7",
+        &[
+            "arm32v7",
+            "arm32",
+            "armv7",
+            "armhf",
+            "arm",
+            "linux-arm32v7",
+            "linux-arm32",
+            "linux-arm-v7",
+            "linux-armv7",
+            "linux-armhf",
+            "linux-arm",
+        ],
+    ),
+    ("linux/arm/v6", &["arm32v6", "armv6", "armel", "linux-arm32v6", "linux-arm-v6", "linux-armv6"]),
+    ("linux/386", &["386", "i386", "linux-386", "linux-i386"]),
+    ("linux/ppc64le", &["ppc64le", "linux-ppc64le"]),
+    ("linux/s390x", &["s390x", "linux-s390x"]),
+    ("linux/riscv64", &["riscv64", "linux-riscv64"]),
+    ("windows/amd64", &["windows-amd64", "windows-x64", "win-amd64", "win-x64", "nanoserver-amd64"]),
+    ("windows/arm/v7", &["windows-arm32v7", "windows-arm32"]),
+];
+
+/// Releases of Windows, as they stand beside `windows-amd64` in a tag, and the builds that they are.
+const WINDOWS: &[(&str, &str)] = &[
+    ("1809", "10.0.17763"),
+    ("ltsc2019", "10.0.17763"),
+    ("1903", "10.0.18362"),
+    ("1909", "10.0.18363"),
+    ("ltsc2022", "10.0.20348"),
+    ("ltsc2025", "10.0.26100"),
+];
+
 /// The platform that a tag's suffix stands for, as publishers write it (`linux-arm32v7`, `amd64`,
 /// `windows-amd64-1809`). Case-sensitive, like tags. `None` where the text is no such suffix.
 pub fn suffix(text: &str) -> Option<Platform> {
-    let platform = match text {
-        "amd64" | "x64" | "x86_64" | "linux-amd64" | "linux-x64" | "linux-x86_64" => "linux/amd64",
-        "arm64" | "arm64v8" | "aarch64" | "linux-arm64" | "linux-arm64v8" | "linux-aarch64" | "linux-arm64-v8" => {
-            "linux/arm64"
-        }
-        "arm32v7" | "arm32" | "armv7" | "armhf" | "arm" | "linux-arm32v7" | "linux-arm32" | "linux-arm-v7"
-        | "linux-armv7" | "linux-armhf" | "linux-arm" => "linux/arm/v7",
-        "arm32v6" | "armv6" | "armel" | "linux-arm32v6" | "linux-arm-v6" | "linux-armv6" => "linux/arm/v6",
-        "386" | "i386" | "linux-386" | "linux-i386" => "linux/386",
-        "ppc64le" | "linux-ppc64le" => "linux/ppc64le",
-        "s390x" | "linux-s390x" => "linux/s390x",
-        "riscv64" | "linux-riscv64" => "linux/riscv64",
-        "windows-amd64" | "windows-x64" | "win-amd64" | "win-x64" | "nanoserver-amd64" => "windows/amd64",
-        "windows-arm32v7" | "windows-arm32" => "windows/arm/v7",
-        _ => {
-            let build = |release: &str| {
-                Some(match release {
-                    "1809" | "ltsc2019" => "windows/amd64:10.0.17763",
-                    "1903" => "windows/amd64:10.0.18362",
-                    "1909" => "windows/amd64:10.0.18363",
-                    "ltsc2022" => "windows/amd64:10.0.20348",
-                    "ltsc2025" => "windows/amd64:10.0.26100",
-                    _ => return None,
-                })
-            };
-            let after = ["windows-amd64-", "nanoserver-amd64-", "win-amd64-"].iter().find_map(|p| text.strip_prefix(p));
-            let within = || text.strip_prefix("windows-")?.strip_suffix("-amd64");
-            after.or_else(within).and_then(build)?
-        }
-    };
-    platform.parse().ok()
+    // Made once: tags are read far more often than there are platforms.
+    static MADE: LazyLock<HashMap<String, Platform>> = LazyLock::new(|| {
+        let plain =
+            SUFFIXES.iter().flat_map(|(platform, names)| names.iter().map(|n| (n.to_string(), platform.to_string())));
+        let builds = WINDOWS.iter().flat_map(|(release, build)| {
+            let names =
+                ["windows-amd64-", "nanoserver-amd64-", "win-amd64-"].map(|before| format!("{before}{release}"));
+            let names = names.into_iter().chain([format!("windows-{release}-amd64")]);
+            names.map(move |name| (name, format!("windows/amd64:{build}")))
+        });
+        plain.chain(builds).filter_map(|(name, platform)| Some((name, platform.parse().ok()?))).collect()
+    });
+    MADE.get(text).cloned()
 }
 
 #[cfg(test)]

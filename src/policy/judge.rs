@@ -3,6 +3,7 @@
 //! `affected` says which tags a change can concern; `judge` judges them. Both return questions where the
 //! observation does not hold an answer yet; the shell answers and calls again until none is left.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use super::observation::{
 };
 use super::reason::Reason;
 use super::rules;
-use super::set::{Class, Lead, Mode, Policy, PolicySet, Setting};
+use super::set::{Class, Lead, Membership, Mode, Policy, PolicySet, Setting};
 use super::verdict::{Finding, NotEvaluated, Outcome, Rule, Severity, State, Subject, Verdict};
 use super::view::{DEPTH_MAX, Shape, View, view};
 use crate::history::Origin;
@@ -67,11 +68,22 @@ pub(super) struct Gather<'a> {
     asks: BTreeSet<Question>,
     /// What digests lead to, each with whether down to the image configs: several tags lead to one.
     views: HashMap<(Digest, bool), Rc<View>>,
+    /// The classes of tags, each with the place of its policy in memory: a tag is met by every rule that relates to it.
+    members: RefCell<Members>,
 }
+
+type Members = HashMap<(usize, Tag), Option<Rc<Membership>>>;
 
 impl<'a> Gather<'a> {
     pub fn new(observation: &'a Observation) -> Gather<'a> {
-        Gather { observation, asks: BTreeSet::new(), views: HashMap::new() }
+        Gather { observation, asks: BTreeSet::new(), views: HashMap::new(), members: RefCell::default() }
+    }
+
+    /// The class that governs a tag under a policy, found out once.
+    pub fn member(&self, policy: &Policy, tag: &Tag) -> Option<Rc<Membership>> {
+        let place = (std::ptr::from_ref(policy).addr(), tag.clone());
+        let mut members = self.members.borrow_mut();
+        members.entry(place).or_insert_with(|| policy.membership(tag).map(Rc::new)).clone()
     }
 
     pub fn seen(&self, digest: &Digest, deep: bool) -> Option<Rc<View>> {
@@ -186,7 +198,7 @@ fn neighbours(
     changes: &[Change],
     targets: &mut BTreeSet<Target>,
 ) {
-    let Some(member) = policy.membership(tag) else { return };
+    let Some(member) = gather.member(policy, tag) else { return };
     let class = &policy.classes[member.class];
     let mut add = |gather: &mut Gather<'_>, line: &LineId, group: Vec<u8>, span: Span| {
         if let Some(Fact::Known(tags)) = gather.line(line, group, span) {
@@ -370,7 +382,7 @@ impl<'a> Case<'a> {
             Fact::Known(record) => record,
             Fact::Absent => Arc::new(TagRecord::default()),
             Fact::Undetermined(cause) => {
-                let member = self.policy.membership(tag);
+                let member = gather.member(self.policy, tag);
                 let class = member.map(|m| &self.policy.classes[m.class]);
                 self.verdict.class = class.map(|c| c.name.clone());
                 let rules: Vec<Rule> =
@@ -384,7 +396,7 @@ impl<'a> Case<'a> {
             }
         };
         self.verdict.subject.digest = record.current.clone();
-        let Some(member) = self.policy.membership(tag) else {
+        let Some(member) = gather.member(self.policy, tag) else {
             return Some(self.classless(tag, record.current.is_some()));
         };
         let class = &self.policy.classes[member.class];

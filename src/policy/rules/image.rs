@@ -235,9 +235,10 @@ fn release(case: &Case<'_>, gather: &mut Gather<'_>, facts: &Facts<'_>) -> Optio
         None => (Some(facts.tag.clone()), facts.class_place),
         Some((_, follows)) => {
             let class = follows.target.class;
-            let of_class = |t: &&Tag| case.policy.membership(t).is_some_and(|m| m.class == class);
-            let rank = |t: &&Tag| case.policy.membership(t).map(|m| m.captures.rank());
-            let version = match gather.tagged(facts.digest)? {
+            let there = gather.tagged(facts.digest)?;
+            let of_class = |t: &&Tag| gather.member(case.policy, t).is_some_and(|m| m.class == class);
+            let rank = |t: &&Tag| gather.member(case.policy, t).map(|m| m.captures.rank());
+            let version = match there {
                 Fact::Known(tags) => tags.iter().filter(of_class).max_by_key(rank).cloned(),
                 _ => None,
             };

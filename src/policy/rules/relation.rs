@@ -71,13 +71,13 @@ fn follow(
     // Which version the tag is at: for people, and for the reason.
     let here = gather.tagged(facts.digest);
     let here = tags(case, Rule::Follows, here)?;
-    let rank = |case: &Case<'_>, tag: &Tag| {
-        case.policy.membership(tag).filter(|m| m.class == rule.target.class).map(|m| m.captures.rank())
+    let rank = |case: &Case<'_>, gather: &Gather<'_>, tag: &Tag| {
+        gather.member(case.policy, tag).filter(|m| m.class == rule.target.class).map(|m| m.captures.rank())
     };
-    let shares = |case: &Case<'_>, tag: &Tag| {
-        case.policy.membership(tag).is_some_and(|m| m.captures.group(&pairing.shared) == group_of_own)
+    let shares = |case: &Case<'_>, gather: &Gather<'_>, tag: &Tag| {
+        gather.member(case.policy, tag).is_some_and(|m| m.captures.group(&pairing.shared) == group_of_own)
     };
-    let at = here.iter().filter(|t| rank(case, t).is_some()).max_by_key(|t| rank(case, t)).cloned();
+    let at = here.iter().filter(|t| rank(case, gather, t).is_some()).max_by_key(|t| rank(case, gather, t)).cloned();
     if let Some(at) = &at {
         case.at_version(at.clone());
     }
@@ -109,7 +109,9 @@ fn follow(
     };
     // Two tags can be one version (`2026.3.0` and `2026.03.0` in a calendar's form): either is the highest.
     if digest == *facts.digest
-        || at.as_ref().is_some_and(|at| rank(case, at) == rank(case, &version) && shares(case, at))
+        || at
+            .as_ref()
+            .is_some_and(|at| rank(case, gather, at) == rank(case, gather, &version) && shares(case, gather, at))
     {
         case.at_version(version);
         return Ok(Met::Yes);
@@ -144,7 +146,7 @@ fn follow(
         },
         Some(at) => match withdrawn(at) {
             Some(w) => (Reason::Withdrawn, format!("`{}` is at {at}, which is withdrawn: {}", facts.tag, w.reason)),
-            None if rank(case, at) > rank(case, &version) => (
+            None if rank(case, gather, at) > rank(case, gather, &version) => (
                 Reason::Lagging,
                 format!("`{}` is at {at}, which is not of its line; the highest is {version}", facts.tag),
             ),
@@ -210,15 +212,21 @@ fn came_from_higher(
     let Some(before) = before else { return Ok(false) };
     let fact = gather.tagged(&before);
     let there = tags(case, Rule::Follows, fact)?;
-    let here = rank_in_line(case, facts, rule, at);
-    Ok(there.iter().any(|t| rank_in_line(case, facts, rule, t) > here))
+    let here = rank_in_line(case, gather, facts, rule, at);
+    Ok(there.iter().any(|t| rank_in_line(case, gather, facts, rule, t) > here))
 }
 
 /// The rank of a version of the line that the tag follows; `None` for every other tag. Only these may decide what is
 /// said: they are what makes a follower be judged again.
-fn rank_in_line(case: &Case<'_>, facts: &Facts<'_>, rule: &FollowsRule, tag: &Tag) -> Option<Vec<u8>> {
+fn rank_in_line(
+    case: &Case<'_>,
+    gather: &Gather<'_>,
+    facts: &Facts<'_>,
+    rule: &FollowsRule,
+    tag: &Tag,
+) -> Option<Vec<u8>> {
     let shared = &rule.target.by_form.get(facts.form)?.shared;
-    let member = case.policy.membership(tag).filter(|m| m.class == rule.target.class)?;
+    let member = gather.member(case.policy, tag).filter(|m| m.class == rule.target.class)?;
     (member.captures.group(shared) == facts.captures.group(shared)).then(|| member.captures.rank())
 }
 
@@ -240,9 +248,8 @@ fn mixed(case: &mut Case<'_>, gather: &mut Gather<'_>, rule: &FollowsRule, facts
             for parent in parents.iter() {
                 match gather.tagged(parent) {
                     None => asked = true,
-                    Some(Fact::Known(tags)) => {
-                        versions.extend(tags.iter().filter(|t| rank_in_line(case, facts, rule, t).is_some()).cloned())
-                    }
+                    Some(Fact::Known(tags)) => versions
+                        .extend(tags.iter().filter(|t| rank_in_line(case, gather, facts, rule, t).is_some()).cloned()),
                     Some(_) => {}
                 }
             }
@@ -367,7 +374,7 @@ pub(super) fn tagged_platforms(case: &Case<'_>, gather: &mut Gather<'_>, facts: 
     let Some(pairing) = by.and_then(|relation| relation.by_form.get(facts.form)) else { return Some(Vec::new()) };
     let tags = gather.line(&pairing.theirs, facts.captures.group(&pairing.shared), Span::All)?;
     let Fact::Known(tags) = tags else { return Some(Vec::new()) };
-    let platform = |tag: &Tag| case.policy.membership(tag).and_then(|m| platform_of(&m.captures));
+    let platform = |tag: &Tag| gather.member(case.policy, tag).and_then(|m| platform_of(&m.captures));
     Some(tags.iter().filter_map(platform).collect())
 }
 
@@ -425,7 +432,7 @@ fn members(
             let fact = gather.line(&pairing.theirs, facts.captures.group(&pairing.shared), Span::All);
             let mut tagged: Vec<(Option<Platform>, std::sync::Arc<TagRecord>)> = Vec::new();
             for tag in tags(case, Rule::MembersTagged, fact)? {
-                let platform = case.policy.membership(&tag).and_then(|m| platform_of(&m.captures));
+                let platform = gather.member(case.policy, &tag).and_then(|m| platform_of(&m.captures));
                 match gather.tag(&tag) {
                     None => asked = true,
                     Some(Fact::Known(record)) => tagged.push((platform, record)),
