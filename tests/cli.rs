@@ -10,6 +10,8 @@ use std::process::{Command, Stdio};
 
 use base64::Engine as _;
 use serde_json::{Value, json};
+use support::azure::AzureRegistry;
+use support::fake::Reply;
 use support::images::{Build, Form, Index, chart};
 use support::real::{RealRegistry, Setup};
 use support::tls::Ca;
@@ -446,6 +448,86 @@ async fn what_init_writes_is_found_well_by_the_doctor() {
     desk.write(config, text);
     desk.write("new/policies/bad.yaml", POLICY.replace("otherTags: deny", "otherTags: forbid"));
     desk.run(&["doctor", "--config", config]).with(2).out("`forbid` is not allowed here");
+}
+
+const LOCKED: &str = r#"
+apiVersion: tidewaiter.dev/v1
+kind: TagPolicy
+metadata: {name: locks}
+spec:
+  repositories: ["**/iot/**"]
+  classes:
+    - {name: version, form: "{major}.{minor}.{patch}", require: {locked: true}}
+"#;
+
+// The registry in memory answers while a command is waited for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn write_locks_are_read_where_the_registry_is_azures() {
+    let ca = Ca::new();
+    let azure = AzureRegistry::start(&ca).await;
+    let desk = Desk::new();
+    desk.write("locks.yaml", LOCKED);
+    desk.write("ca.crt", ca.pem());
+    desk.write("password", "s3cret\n");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    fs::set_permissions(desk.path().join("password"), mode).unwrap();
+    let endpoint = azure.fake.url("");
+    let config = format!(
+        "store: {{url: \"sqlite:t.db\"}}\npolicies: [locks.yaml]\nregistries:\n  - host: contoso.azurecr.io\n    endpoint: \"{endpoint}\"\n    ca: ca.crt\n    allowPrivate: true\n    auth: {{kind: basic, username: robot, passwordFile: password}}\n"
+    );
+    desk.write("t.yaml", config);
+    let run = |arguments: &[&str]| desk.run(&[arguments, &["--config", "t.yaml"]].concat());
+    let image = "contoso.azurecr.io/iot/sensor";
+    for (tag, version) in [("1.0.0", "a"), ("1.0.1", "b"), ("edge", "c")] {
+        let digest = azure.push(tag, &index(&TIER1, version));
+        azure.lock(tag);
+        if tag == "1.0.0" {
+            azure.lock(&digest);
+        }
+    }
+    let (first, second) = (format!("{image}:1.0.0"), format!("{image}:1.0.1"));
+
+    run(&["check", &first]).with(0).out("1 tag meets policy locks");
+    run(&["check", &second]).with(1).out("the tag or its manifest can be overwritten");
+    // Nobody asks for what no policy asks for.
+    assert!(
+        run(&["check", &format!("{image}:edge")]).code != 1 && azure.asked("/acr/v1/iot/sensor/_tags/edge").is_empty()
+    );
+    // What cannot be read is no pass: exit code 3.
+    azure.grants_content_only(true);
+    run(&["check", &first]).with(3).out("the write lock cannot be read").out("AcrPull");
+    azure.grants_content_only(false);
+    let moved = index(&TIER1, "d").root.digest();
+    azure.fault(move |path| {
+        let other = format!(r#"{{"tag":{{"digest":"{moved}","changeableAttributes":{{"writeEnabled":false}}}}}}"#);
+        path.contains("/_tags/").then(|| Reply::new(200, other))
+    });
+    run(&["check", &first]).with(3).out("the tag was moved while its write lock was asked for");
+    azure.fault(|_| None);
+
+    // The daemon's own way, onto the record; what judges the record alone goes by what was read.
+    run(&["audit", image, "--record"]).with(1);
+    let listed = run(&["violations", "-o", "json"]).with(0).json();
+    let found: Vec<(&Value, &Value)> =
+        listed["violations"].as_array().unwrap().iter().map(|v| (&v["tag"], &v["reason"])).collect();
+    assert_eq!(found, [(&json!("1.0.1"), &json!("unlocked"))], "{listed:#}");
+    run(&["replay", "--policy", "locks.yaml"]).with(0).out("nothing would change");
+
+    // A lock that comes or goes raises no event; the sweep finds it.
+    let newer = index(&TIER1, "b").root.digest();
+    azure.lock(&newer);
+    run(&["audit", image, "--record"]).with(0);
+    run(&["violations"]).with(0).out("no violations");
+    azure.unlock("1.0.0");
+    run(&["audit", image, "--record"]).with(1);
+    run(&["violations"]).with(0).out("1.0.0").out("locked");
+
+    // Registries that have no locks: neither a pass nor a finding.
+    let plain = RealRegistry::start(Setup::default()).await;
+    plain.push("iot/good", "1.0.0", &index(&TIER1, "a")).await;
+    let target = format!("{}/iot/good:1.0.0", plain.host());
+    let done = desk.run(&["check", &target, "--policy", "locks.yaml"]).out("not evaluated: locked");
+    assert!(done.out.contains("the registry has no write locks"), "{}", done.out);
 }
 
 #[tokio::test]
