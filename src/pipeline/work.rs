@@ -214,6 +214,8 @@ impl<S: Store> Pipeline<S> {
         failpoint!("work-recorded");
 
         // Only what is on disk is counted and told.
+        let again = claim.rechecks.iter().filter(|r| r.tag.is_some() && r.origin == Origin::PolicyChange).count();
+        self.rejudged.judged(again as u64, self.clock.now());
         for (policy, outcome) in verdicts {
             self.metrics.verdict(&policy, outcome, origin);
         }
