@@ -450,6 +450,51 @@ async fn what_init_writes_is_found_well_by_the_doctor() {
     desk.run(&["doctor", "--config", config]).with(2).out("`forbid` is not allowed here");
 }
 
+#[tokio::test]
+async fn a_reference_is_explained_with_its_results() {
+    let registry = RealRegistry::start(Setup::default()).await;
+    let (desk, host) = (Desk::new(), registry.host());
+    let good = registry.push("iot/good", "1.0.0", &index(&TIER1, "a")).await;
+    registry.push("iot/bad", "1.0.1", &index(&TIER1[..2], "b")).await;
+    registry.push("iot/bad", "latest", &index(&TIER1, "c")).await;
+    registry.push("iot/bad", "v1", &index(&TIER1, "c")).await;
+    let explain = |reference: &str| desk.judge(&["policy", "explain", &format!("{host}/{reference}")]).with(0);
+
+    let done = explain("iot/good:1.0.0").out(&format!("iot/good:1.0.0, now {}", good.as_str()));
+    let done = done.out("  ✓ platforms       critical  all of linux/amd64").out("  ✓ intact");
+    let done = done.out("  · immutable       critical\n      not evaluated: no record of this tag\n");
+    assert!(done.err.is_empty(), "{}", done.err);
+    // What is asked stands there with what comes of it; a build is failed by `check`.
+    let done = explain("iot/bad:1.0.1").out("  ✓ index");
+    done.out("  ✗ platforms       critical  all of linux/amd64, linux/arm64, linux/arm/v7\n      linux/arm/v7 is");
+    explain("iot/bad:latest").out("  ! follows         warning   the highest of class version; for 15m");
+    explain("iot/bad:v1").out("✗ no class has this form, and other tags are denied (critical)\n      `v1` has none of");
+
+    // Without the registry there is the explanation alone, and one line that says why; many ask before they push.
+    let absent = explain("iot/good:2.0.0").out("    platforms       critical  all of");
+    let absent = absent.err("iot/good:2.0.0 is explained without results: there is no such tag");
+    assert_eq!(absent.err.lines().count(), 1, "{}", absent.err);
+    let away = desk.judge(&["policy", "explain", "127.0.0.1:1/iot/good:1.0.0"]).with(0).out("    platforms  ");
+    let away = away.err("127.0.0.1:1/iot/good:1.0.0 is explained without results: no answer from the registry");
+    assert_eq!(away.err.lines().count(), 1, "{}", away.err);
+    let reference = format!("{host}/iot/good:1.0.0");
+    let offline = desk.judge(&["policy", "explain", &reference, "--offline"]).with(0).out("    platforms  ");
+    assert!(offline.err.is_empty() && !offline.out.contains('✓'), "{offline:#?}");
+    desk.judge(&["policy", "explain", &reference, "--ca", "none.crt"]).with(2).err("none.crt");
+
+    // With a configuration the record is read, as `check` does.
+    let config = format!(
+        "store: {{url: \"sqlite:t.db\"}}\npolicies: [policy.yaml]\nregistries:\n  - {{host: \"{host}\", insecure: true, allowPrivate: true}}\n"
+    );
+    desk.write("t.yaml", config);
+    let run = |arguments: &[&str]| desk.run(&[arguments, &["--config", "t.yaml"]].concat());
+    run(&["policy", "explain", &reference]).with(0).err("there is no record yet in").out("  · immutable");
+    run(&["audit", &host, "--record"]).with(1);
+    run(&["policy", "explain", &reference]).with(0).out("  ✓ immutable       critical\n");
+    registry.push("iot/good", "1.0.0", &index(&TIER1, "d")).await;
+    run(&["policy", "explain", &reference]).with(0).out("  ✗ immutable       critical\n      the tag moved from");
+}
+
 const LOCKED: &str = r#"
 apiVersion: tidewaiter.dev/v1
 kind: TagPolicy
@@ -489,6 +534,7 @@ async fn write_locks_are_read_where_the_registry_is_azures() {
 
     run(&["check", &first]).with(0).out("1 tag meets policy locks");
     run(&["check", &second]).with(1).out("the tag or its manifest can be overwritten");
+    run(&["policy", "explain", &first]).with(0).out("  ✓ locked");
     // Nobody asks for what no policy asks for.
     assert!(
         run(&["check", &format!("{image}:edge")]).code != 1 && azure.asked("/acr/v1/iot/sensor/_tags/edge").is_empty()
