@@ -489,10 +489,24 @@ async fn a_reference_is_explained_with_its_results() {
     desk.write("t.yaml", config);
     let run = |arguments: &[&str]| desk.run(&[arguments, &["--config", "t.yaml"]].concat());
     run(&["policy", "explain", &reference]).with(0).err("there is no record yet in").out("  · immutable");
+    let unread = run(&["policy", "lint", "policy.yaml"]).with(0).out("no faults");
+    unread.err("there is no record yet in `t.db`: what the patterns match is not looked at");
     run(&["audit", &host, "--record"]).with(1);
     run(&["policy", "explain", &reference]).with(0).out("  ✓ immutable       critical\n");
     registry.push("iot/good", "1.0.0", &index(&TIER1, "d")).await;
     run(&["policy", "explain", &reference]).with(0).out("  ✗ immutable       critical\n      the tag moved from");
+
+    // Patterns are tried on the repositories on record, whatever policies are named.
+    let linted = run(&["policy", "lint"]).with(0).out("1 warning");
+    linted.out("`localhost/sensor` matches none of the 2 repositories on record").out("policy.yaml:6:31");
+    desk.write(
+        "other.yaml",
+        POLICY.replace("**/iot/**", &format!("{host}/itt/*")).replace("name: edge", "name: other"),
+    );
+    let linted = run(&["policy", "lint", "other.yaml", "-o", "json"]).with(0).json();
+    assert_eq!((&linted[0]["code"], &linted[0]["line"]), (&json!("pattern-without-match"), &json!(6)), "{linted:#}");
+    assert!(linted[0]["message"].as_str().unwrap().contains("/itt/*` matches none of the 2"), "{linted:#}");
+    desk.run(&["policy", "lint"]).with(2).err("PATH");
 }
 
 const LOCKED: &str = r#"

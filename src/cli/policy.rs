@@ -1,16 +1,23 @@
-//! `tidewaiter policy`: lint files and print the schema.
+//! `tidewaiter policy`: lint files, also against the repositories on record, and print the schema.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{ValueEnum, ValueHint};
 use serde_json::json;
 
-use super::fail::Failure;
+use super::fail::{Failure, configuration};
 use super::policies;
 use super::terminal::Terminal;
 use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, Policies, StoreUrl};
 use crate::document::{Fault, Severity};
+use crate::image::Repository;
 use crate::policy;
+use crate::report::visible;
+use crate::store::embedded::EmbeddedStore;
+
+/// Most repositories that patterns are tried on: each pattern is tried on each of them.
+const REPOSITORIES_MAX: usize = 100_000;
 
 /// Write, check and understand policies
 #[derive(Debug, clap::Args)]
@@ -24,9 +31,12 @@ pub(super) struct Args {
 enum Verb {
     /// Check policy files without judging anything; exit code 2 if one is invalid
     Lint {
-        /// Files and folders
-        #[arg(value_name = "PATH", required = true, value_hint = ValueHint::AnyPath)]
+        /// Files and folders; without them the policies of the configuration
+        #[arg(value_name = "PATH", required_unless_present = "config", value_hint = ValueHint::AnyPath)]
         paths: Vec<PathBuf>,
+        /// Point out patterns that match none of the repositories on record in the store of this configuration
+        #[arg(short, long, value_name = "FILE", env = "TIDEWAITER_CONFIG", value_hint = ValueHint::FilePath)]
+        config: Option<PathBuf>,
         /// How faults are written
         #[arg(short, long, value_enum, default_value_t = LintFormat::Text)]
         output: LintFormat,
@@ -48,7 +58,7 @@ enum LintFormat {
 pub(super) fn run(args: Args, terminal: &Terminal) -> Result<u8, Failure> {
     match args.verb {
         Verb::Test(args) => super::trial::run(&args, terminal),
-        Verb::Lint { paths, output } => lint(&paths, output, terminal),
+        Verb::Lint { paths, config, output } => lint(&paths, config.as_deref(), output, terminal),
         Verb::Explain(args) => super::wait(super::explain::run(args, terminal)),
         Verb::Schema => {
             terminal.print(policy::SCHEMA)?;
@@ -57,12 +67,21 @@ pub(super) fn run(args: Args, terminal: &Terminal) -> Result<u8, Failure> {
     }
 }
 
-fn lint(paths: &[PathBuf], output: LintFormat, terminal: &Terminal) -> Result<u8, Failure> {
-    let sources = policies::sources(paths)?;
+fn lint(paths: &[PathBuf], config: Option<&Path>, output: LintFormat, terminal: &Terminal) -> Result<u8, Failure> {
+    let config = configuration(config)?;
+    let sources = match config.as_ref().map(|config| &config.policies) {
+        Some(Policies::Paths(configured)) if paths.is_empty() => policies::sources(configured)?,
+        Some(Policies::Shipped) if paths.is_empty() => {
+            return Err(Failure::say("the configuration names no policies, and the shipped ones need no check")
+                .help("name files or folders"));
+        }
+        _ => policies::sources(paths)?,
+    };
     let (faults, count) = match policies::read(&sources) {
         Ok(loaded) => {
             let today = SystemClock.now().to_zoned(jiff::tz::TimeZone::UTC).date();
-            let faults = policy::lint(&loaded.documents, &loaded.set, None, today);
+            let known = config.as_ref().and_then(|config| known(config, terminal));
+            let faults = policy::lint(&loaded.documents, &loaded.set, known.as_deref(), today);
             (faults, loaded.documents.len())
         }
         Err(Failure::Faults(faults)) => (faults, 0),
@@ -90,6 +109,33 @@ fn lint(paths: &[PathBuf], output: LintFormat, terminal: &Terminal) -> Result<u8
         }
     }
     Ok(if invalid { 2 } else { 0 })
+}
+
+/// The repositories on record, where there is a record that knows any; why not is said in one line.
+fn known(config: &Config, terminal: &Terminal) -> Option<Vec<Repository>> {
+    let without = |why: String| {
+        terminal.note(&format!("{why}: what the patterns match is not looked at"));
+        None
+    };
+    let path = match &config.store {
+        StoreUrl::Sqlite(path) => path,
+        StoreUrl::Postgres(_) => {
+            return without("the configured store is a database that only the daemon reads".to_owned());
+        }
+    };
+    let shown = visible(&path.display().to_string());
+    if !path.exists() {
+        return without(format!("there is no record yet in `{shown}`"));
+    }
+    match EmbeddedStore::known(path, REPOSITORIES_MAX) {
+        Ok(known) if known.is_empty() => without(format!("there is no repository on record in `{shown}`")),
+        // A pattern may well match one of those that were not read.
+        Ok(known) if known.len() == REPOSITORIES_MAX => {
+            without(format!("there are {REPOSITORIES_MAX} repositories or more on record in `{shown}`"))
+        }
+        Ok(known) => Some(known),
+        Err(error) => without(visible(&error.to_string())),
+    }
 }
 
 fn fault_json(fault: &Fault) -> serde_json::Value {
