@@ -202,6 +202,8 @@ impl World {
                 };
                 Answer::Tags(Fact::Known(found.into_iter().take(most).map(|(_, tag)| tag.clone()).collect()))
             }
+            // No registry here has locks.
+            Question::Locked(..) => Answer::Locked(Fact::Absent),
             Question::Tagged(digest) => {
                 let here = self.tags.iter().filter(|(_, record)| record.current.as_ref() == Some(digest));
                 Answer::Tags(Fact::Known(here.map(|(tag, _)| tag.clone()).collect()))

@@ -10,6 +10,8 @@ use std::process::{Command, Stdio};
 
 use base64::Engine as _;
 use serde_json::{Value, json};
+use support::azure::AzureRegistry;
+use support::fake::Reply;
 use support::images::{Build, Form, Index, chart};
 use support::real::{RealRegistry, Setup};
 use support::tls::Ca;
@@ -446,6 +448,146 @@ async fn what_init_writes_is_found_well_by_the_doctor() {
     desk.write(config, text);
     desk.write("new/policies/bad.yaml", POLICY.replace("otherTags: deny", "otherTags: forbid"));
     desk.run(&["doctor", "--config", config]).with(2).out("`forbid` is not allowed here");
+}
+
+#[tokio::test]
+async fn a_reference_is_explained_with_its_results() {
+    let registry = RealRegistry::start(Setup::default()).await;
+    let (desk, host) = (Desk::new(), registry.host());
+    let good = registry.push("iot/good", "1.0.0", &index(&TIER1, "a")).await;
+    registry.push("iot/bad", "1.0.1", &index(&TIER1[..2], "b")).await;
+    registry.push("iot/bad", "latest", &index(&TIER1, "c")).await;
+    registry.push("iot/bad", "v1", &index(&TIER1, "c")).await;
+    let explain = |reference: &str| desk.judge(&["policy", "explain", &format!("{host}/{reference}")]).with(0);
+
+    let done = explain("iot/good:1.0.0").out(&format!("iot/good:1.0.0, now {}", good.as_str()));
+    let done = done.out("  ✓ platforms       critical  all of linux/amd64").out("  ✓ intact");
+    let done = done.out("  · immutable       critical\n      not evaluated: no record of this tag\n");
+    assert!(done.err.is_empty(), "{}", done.err);
+    // What is asked stands there with what comes of it; a build is failed by `check`.
+    let done = explain("iot/bad:1.0.1").out("  ✓ index");
+    done.out("  ✗ platforms       critical  all of linux/amd64, linux/arm64, linux/arm/v7\n      linux/arm/v7 is");
+    explain("iot/bad:latest").out("  ! follows         warning   the highest of class version; for 15m");
+    explain("iot/bad:v1").out("✗ no class has this form, and other tags are denied (critical)\n      `v1` has none of");
+
+    // Without the registry there is the explanation alone, and one line that says why; many ask before they push.
+    let absent = explain("iot/good:2.0.0").out("    platforms       critical  all of");
+    let absent = absent.err("iot/good:2.0.0 is explained without results: there is no such tag");
+    assert_eq!(absent.err.lines().count(), 1, "{}", absent.err);
+    let away = desk.judge(&["policy", "explain", "127.0.0.1:1/iot/good:1.0.0"]).with(0).out("    platforms  ");
+    let away = away.err("127.0.0.1:1/iot/good:1.0.0 is explained without results: no answer from the registry");
+    assert_eq!(away.err.lines().count(), 1, "{}", away.err);
+    let reference = format!("{host}/iot/good:1.0.0");
+    let offline = desk.judge(&["policy", "explain", &reference, "--offline"]).with(0).out("    platforms  ");
+    assert!(offline.err.is_empty() && !offline.out.contains('✓'), "{offline:#?}");
+    desk.judge(&["policy", "explain", &reference, "--ca", "none.crt"]).with(2).err("none.crt");
+
+    // With a configuration the record is read, as `check` does.
+    let config = format!(
+        "store: {{url: \"sqlite:t.db\"}}\npolicies: [policy.yaml]\nregistries:\n  - {{host: \"{host}\", insecure: true, allowPrivate: true}}\n"
+    );
+    desk.write("t.yaml", config);
+    let run = |arguments: &[&str]| desk.run(&[arguments, &["--config", "t.yaml"]].concat());
+    run(&["policy", "explain", &reference]).with(0).err("there is no record yet in").out("  · immutable");
+    let unread = run(&["policy", "lint", "policy.yaml"]).with(0).out("no faults");
+    unread.err("there is no record yet in `t.db`: what the patterns match is not looked at");
+    run(&["audit", &host, "--record"]).with(1);
+    run(&["policy", "explain", &reference]).with(0).out("  ✓ immutable       critical\n");
+    registry.push("iot/good", "1.0.0", &index(&TIER1, "d")).await;
+    run(&["policy", "explain", &reference]).with(0).out("  ✗ immutable       critical\n      the tag moved from");
+
+    // Patterns are tried on the repositories on record, whatever policies are named.
+    let linted = run(&["policy", "lint"]).with(0).out("1 warning");
+    linted.out("`localhost/sensor` matches none of the 2 repositories on record").out("policy.yaml:6:31");
+    desk.write(
+        "other.yaml",
+        POLICY.replace("**/iot/**", &format!("{host}/itt/*")).replace("name: edge", "name: other"),
+    );
+    let linted = run(&["policy", "lint", "other.yaml", "-o", "json"]).with(0).json();
+    assert_eq!((&linted[0]["code"], &linted[0]["line"]), (&json!("pattern-without-match"), &json!(6)), "{linted:#}");
+    assert!(linted[0]["message"].as_str().unwrap().contains("/itt/*` matches none of the 2"), "{linted:#}");
+    desk.run(&["policy", "lint"]).with(2).err("PATH");
+}
+
+const LOCKED: &str = r#"
+apiVersion: tidewaiter.dev/v1
+kind: TagPolicy
+metadata: {name: locks}
+spec:
+  repositories: ["**/iot/**"]
+  classes:
+    - {name: version, form: "{major}.{minor}.{patch}", require: {locked: true}}
+"#;
+
+// The registry in memory answers while a command is waited for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn write_locks_are_read_where_the_registry_is_azures() {
+    let ca = Ca::new();
+    let azure = AzureRegistry::start(&ca).await;
+    let desk = Desk::new();
+    desk.write("locks.yaml", LOCKED);
+    desk.write("ca.crt", ca.pem());
+    desk.write("password", "s3cret\n");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    fs::set_permissions(desk.path().join("password"), mode).unwrap();
+    let endpoint = azure.fake.url("");
+    let config = format!(
+        "store: {{url: \"sqlite:t.db\"}}\npolicies: [locks.yaml]\nregistries:\n  - host: contoso.azurecr.io\n    endpoint: \"{endpoint}\"\n    ca: ca.crt\n    allowPrivate: true\n    auth: {{kind: basic, username: robot, passwordFile: password}}\n"
+    );
+    desk.write("t.yaml", config);
+    let run = |arguments: &[&str]| desk.run(&[arguments, &["--config", "t.yaml"]].concat());
+    let image = "contoso.azurecr.io/iot/sensor";
+    for (tag, version) in [("1.0.0", "a"), ("1.0.1", "b"), ("edge", "c")] {
+        let digest = azure.push(tag, &index(&TIER1, version));
+        azure.lock(tag);
+        if tag == "1.0.0" {
+            azure.lock(&digest);
+        }
+    }
+    let (first, second) = (format!("{image}:1.0.0"), format!("{image}:1.0.1"));
+
+    run(&["check", &first]).with(0).out("1 tag meets policy locks");
+    run(&["check", &second]).with(1).out("the tag or its manifest can be overwritten");
+    run(&["policy", "explain", &first]).with(0).out("  ✓ locked");
+    // Nobody asks for what no policy asks for.
+    assert!(
+        run(&["check", &format!("{image}:edge")]).code != 1 && azure.asked("/acr/v1/iot/sensor/_tags/edge").is_empty()
+    );
+    // What cannot be read is no pass: exit code 3.
+    azure.grants_content_only(true);
+    run(&["check", &first]).with(3).out("the write lock cannot be read").out("AcrPull");
+    azure.grants_content_only(false);
+    let moved = index(&TIER1, "d").root.digest();
+    azure.fault(move |path| {
+        let other = format!(r#"{{"tag":{{"digest":"{moved}","changeableAttributes":{{"writeEnabled":false}}}}}}"#);
+        path.contains("/_tags/").then(|| Reply::new(200, other))
+    });
+    run(&["check", &first]).with(3).out("the tag was moved while its write lock was asked for");
+    azure.fault(|_| None);
+
+    // The daemon's own way, onto the record; what judges the record alone goes by what was read.
+    run(&["audit", image, "--record"]).with(1);
+    let listed = run(&["violations", "-o", "json"]).with(0).json();
+    let found: Vec<(&Value, &Value)> =
+        listed["violations"].as_array().unwrap().iter().map(|v| (&v["tag"], &v["reason"])).collect();
+    assert_eq!(found, [(&json!("1.0.1"), &json!("unlocked"))], "{listed:#}");
+    run(&["replay", "--policy", "locks.yaml"]).with(0).out("nothing would change");
+
+    // A lock that comes or goes raises no event; the sweep finds it.
+    let newer = index(&TIER1, "b").root.digest();
+    azure.lock(&newer);
+    run(&["audit", image, "--record"]).with(0);
+    run(&["violations"]).with(0).out("no violations");
+    azure.unlock("1.0.0");
+    run(&["audit", image, "--record"]).with(1);
+    run(&["violations"]).with(0).out("1.0.0").out("locked");
+
+    // Registries that have no locks: neither a pass nor a finding.
+    let plain = RealRegistry::start(Setup::default()).await;
+    plain.push("iot/good", "1.0.0", &index(&TIER1, "a")).await;
+    let target = format!("{}/iot/good:1.0.0", plain.host());
+    let done = desk.run(&["check", &target, "--policy", "locks.yaml"]).out("not evaluated: locked");
+    assert!(done.out.contains("the registry has no write locks"), "{}", done.out);
 }
 
 #[tokio::test]

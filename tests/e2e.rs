@@ -219,8 +219,14 @@ async fn a_broken_policy_at_reload_leaves_the_old_one_in_force() {
     success("0").await.unwrap();
     let digest = stage.push("iot/form", "v1", DEVICES, "1", &[]).await.unwrap();
     assert_eq!(judged(&stage.verdict("iot/form", "v1", &digest).await.unwrap()).0, "violation");
-    std::fs::write(&file, POLICY).unwrap();
+    std::fs::write(&file, POLICY.replace("otherTags: deny", "otherTags: allow")).unwrap();
     success("1").await.unwrap();
+    let told = "everything on record is judged by the new policies";
+    let log = || std::fs::read_to_string(folder.path().join("tidewaiter.log")).unwrap_or_default();
+    let line = eventually(told, PATIENCE, async || Ok(log().lines().find(|l| l.contains(told)).map(str::to_owned)));
+    let line = line.await.unwrap();
+    assert!(line.contains("tags") && line.contains("seconds"), "{line}");
+    assert_eq!(log().matches(told).count(), 1, "not at the start, and once for the change");
 }
 
 #[test]

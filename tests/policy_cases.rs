@@ -144,6 +144,7 @@ fn v33_half_a_list_of_tags_is_an_error_and_no_verdict() {
         }))),
         Question::Config(_) => Answer::Config(Fact::Absent),
         Question::Parents(_) => Answer::Digests(undetermined()),
+        Question::Locked(..) => Answer::Locked(undetermined()),
         Question::Line { .. } | Question::Tagged(_) => Answer::Tags(undetermined()),
     });
     assert_eq!(verdict.outcome, Outcome::Error);

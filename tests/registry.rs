@@ -7,6 +7,8 @@ mod support;
 mod azure;
 #[path = "registry/hostile.rs"]
 mod hostile;
+#[path = "registry/locks.rs"]
+mod locks;
 #[path = "registry/real.rs"]
 mod real;
 #[path = "registry/sign_in.rs"]

@@ -120,6 +120,7 @@ pub async fn serve(config: Config) -> anyhow::Result<u8> {
         baselined: Arc::default(),
         proving: Arc::default(),
         heard: Arc::default(),
+        rejudged: Arc::default(),
     };
     shutdown.tasks().spawn(pipeline.clone().run(shutdown.token()));
     for host in pipeline.registries.hosts().cloned() {
@@ -132,6 +133,7 @@ pub async fn serve(config: Config) -> anyhow::Result<u8> {
         let sweep = Reconcile { pipeline: pipeline.clone(), host, plan, hooked };
         shutdown.tasks().spawn(sweep.run(shutdown.token()));
     }
+    shutdown.tasks().spawn(pipeline.clone().tell_rejudged(shutdown.token()));
     shutdown.tasks().spawn(policies::watch(
         config.policies.clone(),
         config.clone(),

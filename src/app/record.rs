@@ -77,6 +77,7 @@ impl Recorder {
             metrics,
             baselined: Arc::default(),
             heard: Arc::default(),
+            rejudged: Arc::default(),
             proving: Arc::default(),
         };
         Ok(Recorder { pipeline })

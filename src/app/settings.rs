@@ -403,7 +403,7 @@ mod tests {
     #[test]
     fn every_word_of_the_registry_and_the_outbox_is_one_of_the_metrics() {
         use Operation::*;
-        for operation in [HeadManifest, GetManifest, HeadBlob, GetBlob, ListTags, Catalog, Token] {
+        for operation in [HeadManifest, GetManifest, HeadBlob, GetBlob, ListTags, Catalog, GetLock, Token] {
             assert!(Op::from_word(operation.as_str()).is_some(), "{}", operation.as_str());
         }
         use StatusClass::{Client, None, Redirect, Server, Throttled};

@@ -114,12 +114,7 @@ pub(super) async fn run(args: Args, terminal: &Terminal) -> Result<u8, Failure> 
     let wanted = groups.iter().map(|g| g.tags.len() + g.digests.len()).sum::<usize>();
     let bar = terminal.progress("judging", wanted as u64);
     for group in groups {
-        if loaded.set.governing(&group.repository).is_empty() {
-            outcome.ungoverned.push(group.repository);
-            continue;
-        }
-        let source = Source::Registry(clients.client(&group.repository.host, Some(&group.repository.name)).await?);
-        judge(&source, &loaded.set, record.as_ref(), group, &bar, &mut outcome).await;
+        at_registry(&mut clients, &loaded.set, record.as_ref(), group, &bar, &mut outcome).await?;
     }
     bar.finish_and_clear();
     if outcome.verdicts.is_empty() && outcome.problems.is_empty() {
@@ -127,6 +122,44 @@ pub(super) async fn run(args: Args, terminal: &Terminal) -> Result<u8, Failure> 
     }
     let (report, absent) = outcome.report();
     args.flags.finish(&report, absent, terminal)
+}
+
+/// One reference judged as it is now, for whoever shows it in another way.
+///
+/// # Errors
+/// Where no client can be made for its registry.
+pub(super) async fn one(
+    reference: Reference,
+    clients: &mut Clients<'_>,
+    set: &PolicySet,
+    record: Option<&ReadOnly>,
+    terminal: &Terminal,
+) -> Result<Outcome, Failure> {
+    let (mut groups, mut outcome) = (Vec::new(), Outcome::default());
+    add(&mut groups, reference);
+    let bar = terminal.progress("judging", 1);
+    for group in groups {
+        at_registry(clients, set, record, group, &bar, &mut outcome).await?;
+    }
+    bar.finish_and_clear();
+    Ok(outcome)
+}
+
+async fn at_registry(
+    clients: &mut Clients<'_>,
+    set: &PolicySet,
+    record: Option<&ReadOnly>,
+    group: Group,
+    bar: &indicatif::ProgressBar,
+    outcome: &mut Outcome,
+) -> Result<(), Failure> {
+    if set.governing(&group.repository).is_empty() {
+        outcome.ungoverned.push(group.repository);
+        return Ok(());
+    }
+    let source = Source::Registry(clients.client(&group.repository.host, Some(&group.repository.name)).await?);
+    judge(&source, set, record, group, bar, outcome).await;
+    Ok(())
 }
 
 /// Says why there is nothing to judge.

@@ -10,6 +10,7 @@ mod clients;
 mod dead_letters;
 mod doctor;
 mod event;
+mod explain;
 mod fail;
 mod init;
 mod judging;

@@ -56,6 +56,8 @@ labels! {
         ListTags = "list-tags",
         /// A page of repositories.
         Catalog = "catalog",
+        /// The write lock of a tag or manifest.
+        GetLock = "get-lock",
         /// A sign-in.
         Token = "token",
     }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use futures_util::stream::{self, StreamExt};
 
 use super::look::cause;
-use crate::image::{Digest, ImageConfig, Manifest, MediaType, Repository};
+use crate::image::{Digest, ImageConfig, Manifest, MediaType, Repository, RepositoryName, Tag};
 use crate::policy::{
     Answer, Cause, CauseKind, Fact, Observation, Pending, PolicySet, Question, StoredConfig, StoredManifest,
 };
-use crate::registry::{Fetched, RegistryError, Session};
+use crate::registry::{Fetched, Locks, RegistryError, Session, has_locks};
 use crate::store::{Content, ContentKind, Store, StoreError};
 
 /// Requests in flight for one step: more would not be faster at one registry, and unfair to the others.
@@ -35,6 +35,10 @@ pub(super) struct Facts<'a, S> {
     pub away: Option<RegistryError>,
     /// Manifests of which it said in this step that it no longer has them.
     pub gone: BTreeSet<Digest>,
+    /// Write locks asked for in this step.
+    pub locks: HashMap<(Tag, Digest), Fact<bool>>,
+    /// Tags that led elsewhere when their lock was asked for: to be looked at again, not judged from the record.
+    pub moved: BTreeSet<Tag>,
 }
 
 impl<'a, S: Store> Facts<'a, S> {
@@ -55,6 +59,8 @@ impl<'a, S: Store> Facts<'a, S> {
             undetermined: None,
             away: None,
             gone: BTreeSet::new(),
+            locks: HashMap::new(),
+            moved: BTreeSet::new(),
         }
     }
 
@@ -64,6 +70,7 @@ impl<'a, S: Store> Facts<'a, S> {
     /// Only the store's: what the registry does not answer becomes an undetermined fact.
     pub async fn answer(&mut self, observation: &mut Observation, asks: Vec<Question>) -> Result<(), StoreError> {
         let mut to_store = Vec::new();
+        self.read_locks(&asks).await;
         for ask in asks {
             match self.pending.answer(&ask) {
                 Some(answer) => observation.tell(ask, answer),
@@ -108,7 +115,40 @@ impl<'a, S: Store> Facts<'a, S> {
                 let content = self.contents.get(&(digest.clone(), ContentKind::Config))?;
                 Some(Answer::Config(Fact::Known(Arc::new(stored_config(content)))))
             }
+            Question::Locked(tag, digest) => {
+                self.locks.get(&(tag.clone(), digest.clone())).cloned().map(Answer::Locked)
+            }
             _ => None,
+        }
+    }
+
+    /// Asks the registry for the write locks that are asked for, each once in a step. They are set and taken away
+    /// without an event, so the record is no answer.
+    async fn read_locks(&mut self, asks: &[Question]) {
+        let wanted = lock_asks(asks).filter(|ask| !self.locks.contains_key(ask)).collect::<Vec<_>>();
+        if wanted.is_empty() {
+            return;
+        }
+        let offered = self.session.map_or_else(|| has_locks(&self.repository.host), Session::has_locks);
+        let session = match (self.session, &self.away) {
+            (Some(session), None) if offered => session,
+            (_, away) => {
+                let fact = match offered {
+                    true => Fact::Undetermined(away.as_ref().map_or_else(not_configured, cause)),
+                    false => Fact::Absent,
+                };
+                return self.locks.extend(wanted.into_iter().map(|ask| (ask, fact.clone())));
+            }
+        };
+        for (ask, got) in locks(session, &self.repository.name, wanted).await {
+            match &got {
+                Ok(Locks::Moved) => {
+                    self.moved.insert(ask.0.clone());
+                }
+                Ok(_) => {}
+                Err(error) => self.failed(error),
+            }
+            self.locks.insert(ask, lock_fact(&got));
         }
     }
 
@@ -182,6 +222,52 @@ impl<'a, S: Store> Facts<'a, S> {
         self.undetermined = Some(self.undetermined.map_or(pause, |known| known.max(pause)));
         if is_away(error) && self.away.is_none() {
             self.away = Some(error.clone());
+        }
+    }
+}
+
+/// The write locks that are asked for.
+pub(super) fn lock_asks(asks: &[Question]) -> impl Iterator<Item = (Tag, Digest)> {
+    asks.iter().filter_map(|ask| match ask {
+        Question::Locked(tag, digest) => Some((tag.clone(), digest.clone())),
+        _ => None,
+    })
+}
+
+/// Reads write locks, some side by side.
+pub(super) async fn locks(
+    session: &Session,
+    name: &RepositoryName,
+    asks: Vec<(Tag, Digest)>,
+) -> Vec<((Tag, Digest), Result<Locks, RegistryError>)> {
+    stream::iter(asks)
+        .map(|ask| async move {
+            let got = session.locks(name, &ask.0, &ask.1).await;
+            (ask, got)
+        })
+        .buffer_unordered(IN_FLIGHT)
+        .collect()
+        .await
+}
+
+/// What was read of a write lock, as the judge is told it: whatever is not clear is undetermined, never a pass.
+pub(super) fn lock_fact(got: &Result<Locks, RegistryError>) -> Fact<bool> {
+    match got {
+        Ok(Locks::Set) => Fact::Known(true),
+        Ok(Locks::Open) => Fact::Known(false),
+        Ok(Locks::Moved) => Fact::Undetermined(Cause {
+            kind: CauseKind::Registry,
+            text: "the tag was moved while its write lock was asked for".to_owned(),
+        }),
+        Err(error) => {
+            let role = match error {
+                RegistryError::Unauthorized { .. } | RegistryError::Forbidden { .. } => {
+                    "; reading locks needs more than AcrPull, such as Container Registry Repository Reader"
+                }
+                _ => "",
+            };
+            let Cause { kind, text } = cause(error);
+            Fact::Undetermined(Cause { kind, text: format!("the write lock cannot be read: {text}{role}") })
         }
     }
 }

@@ -11,7 +11,10 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
 
-use super::facts::{CONFIG_BYTES_MAX, ROUNDS_MAX, config_content, content_of, stored_config, stored_manifest};
+use super::facts::{
+    CONFIG_BYTES_MAX, ROUNDS_MAX, config_content, content_of, lock_asks, lock_fact, locks, stored_config,
+    stored_manifest,
+};
 use super::look::cause;
 use crate::history::{Look, Origin};
 use crate::image::{Digest, MediaType, Repository, Tag};
@@ -446,6 +449,7 @@ impl<'a> Live<'a> {
         self.recall(&tags).await?;
         self.fetch(session, &asks).await;
         let mut recollected = self.recollect(&asks).await?;
+        let mut locked = self.locked(session, &asks).await;
         for ask in asks {
             if let Some(answer) = recollected.remove(&ask) {
                 observation.tell(ask, answer);
@@ -485,6 +489,9 @@ impl<'a> Live<'a> {
                         self.resolved.iter().filter(|(_, fact)| matches!(fact, Fact::Known(Some(d)) if d == digest));
                     Answer::Tags(Fact::Known(here.map(|(tag, _)| tag.clone()).collect::<Vec<_>>().into()))
                 }
+                Question::Locked(tag, digest) => {
+                    Answer::Locked(locked.remove(&(tag.clone(), digest.clone())).unwrap_or(Fact::Absent))
+                }
                 Question::Parents(digest) => {
                     let parents = self.contents.values().filter_map(|fact| match fact {
                         Fact::Known(content) if content.children.contains(digest) => Some(content.digest.clone()),
@@ -496,6 +503,21 @@ impl<'a> Live<'a> {
             observation.tell(ask, answer);
         }
         Ok(())
+    }
+
+    /// The write locks that are asked for: the registry's own, or as they were when the record was made.
+    async fn locked(&self, session: Option<&Session>, asks: &[Question]) -> HashMap<(Tag, Digest), Fact<bool>> {
+        match (self.source, session) {
+            (Source::Registry(client), Some(session)) if client.has_locks() => {
+                let read = locks(session, &self.repository.name, lock_asks(asks).collect()).await;
+                read.into_iter().map(|(ask, got)| (ask, lock_fact(&got))).collect()
+            }
+            (Source::Record, _) => {
+                let on_record = |ask: (Tag, Digest)| Some((self.records.get(&ask.0)?.locked?, ask));
+                lock_asks(asks).filter_map(on_record).map(|(locked, ask)| (ask, Fact::Known(locked))).collect()
+            }
+            _ => HashMap::new(),
+        }
     }
 
     /// The tags of a span, each looked at before it counts: a chart under a version's name is no version.

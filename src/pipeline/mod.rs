@@ -14,6 +14,7 @@ mod look;
 mod portion;
 mod reconcile;
 mod refresh;
+mod rejudged;
 mod work;
 
 use std::collections::{HashMap, HashSet};
@@ -37,6 +38,7 @@ pub use admit::Objection;
 pub use away::Reach;
 pub use live::{Live, LiveError, Source};
 pub use reconcile::{Plan, Progress, Reconcile, Sweep};
+pub use rejudged::Rejudged;
 
 /// Repositories worked on side by side. Each registry has a limit of its own; this bounds memory.
 const REPOSITORIES_MAX: usize = 16;
@@ -101,6 +103,8 @@ pub struct Pipeline<S> {
     pub proving: Arc<Mutex<HashSet<Host>>>,
     /// When each registry's latest event was worked on.
     pub heard: Arc<Mutex<HashMap<Host, Timestamp>>>,
+    /// What was judged of the latest change of policies.
+    pub rejudged: Arc<Rejudged>,
 }
 
 impl<S> Clone for Pipeline<S> {
@@ -115,6 +119,7 @@ impl<S> Clone for Pipeline<S> {
             baselined: self.baselined.clone(),
             proving: self.proving.clone(),
             heard: self.heard.clone(),
+            rejudged: self.rejudged.clone(),
         }
     }
 }

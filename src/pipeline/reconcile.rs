@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Pipeline;
+use super::facts::{lock_fact, locks};
 use super::live::list;
 use super::refresh::INLINE_MAX;
 use crate::alert::{Alert, Topic, alerts_about_self};
@@ -273,21 +274,27 @@ impl<S: Store> Reconcile<S> {
                 .buffer_unordered(IN_FLIGHT)
                 .collect()
                 .await;
-            let mut drifted = Vec::new();
+            let set = self.pipeline.policies.load_full();
+            let asks = |tag: &Tag| client.has_locks() && set.asks_for_locks(repository, tag);
+            let (mut drifted, mut lockable) = (Vec::new(), BTreeMap::new());
             for (tag, head) in heads {
                 let digest = match head {
                     Ok(digest) => digest,
                     Err(error) => return Ok(Err(error)),
                 };
                 sweep.tags += 1;
-                if known.remove(&tag).flatten() != digest {
-                    drifted.push(tag);
+                let (on_record, locked) = known.remove(&tag).unwrap_or_default();
+                match digest {
+                    digest if digest != on_record => drifted.push(tag),
+                    Some(digest) if asks(&tag) => drop(lockable.insert((tag, digest), locked)),
+                    _ => {}
                 }
             }
+            self.locks(client, repository, lockable).await?;
             self.drifted(repository, drifted, sweep).await?;
         }
         // What is on record and not in the list: gone, or locked against listing; the look tells.
-        let gone = known.into_iter().filter(|(_, digest)| digest.is_some()).map(|(tag, _)| tag).collect();
+        let gone = known.into_iter().filter(|(_, (digest, _))| digest.is_some()).map(|(tag, _)| tag).collect();
         self.drifted(repository, gone, sweep).await?;
         self.below(client, repository, sweep).await
     }
@@ -373,17 +380,48 @@ impl<S: Store> Reconcile<S> {
         Ok(tags.into_iter().collect())
     }
 
-    async fn known(&self, repository: &Repository) -> Result<BTreeMap<Tag, Option<Digest>>, StoreError> {
+    /// What is on record of each tag: where it leads, and whether it was locked.
+    async fn known(
+        &self,
+        repository: &Repository,
+    ) -> Result<BTreeMap<Tag, (Option<Digest>, Option<bool>)>, StoreError> {
         let mut known = BTreeMap::new();
         let mut last = None;
         loop {
             let page = self.pipeline.store.tags(repository, last.clone(), PAGE).await?;
             let full = page.len() == PAGE;
             last = page.last().map(|(tag, _)| tag.clone());
-            known.extend(page.into_iter().map(|(tag, record)| (tag, record.current)));
+            known.extend(page.into_iter().map(|(tag, record)| (tag, (record.current, record.locked))));
             if !full {
                 return Ok(known);
             }
+        }
+    }
+
+    /// Has tags looked at whose write locks are other than on record. No registry tells of locks, so that is no drift.
+    /// What cannot be read is told where the tag is judged.
+    async fn locks(
+        &self,
+        client: &Client,
+        repository: &Repository,
+        on_record: BTreeMap<(Tag, Digest), Option<bool>>,
+    ) -> Result<(), StoreError> {
+        if on_record.is_empty() {
+            return Ok(());
+        }
+        let requests = u32::try_from(4 * on_record.len() + 16).unwrap_or(u32::MAX);
+        let session = client.session(Budget { requests, bytes: 1 << 30, time: Duration::from_secs(300) });
+        let read = locks(&session, &repository.name, on_record.keys().cloned().collect()).await;
+        let due = self.pipeline.clock.now();
+        let others = read.into_iter().filter(|(ask, got)| match lock_fact(got) {
+            Fact::Known(locked) => on_record.get(ask) != Some(&Some(locked)),
+            _ => false,
+        });
+        let rechecks: Vec<Recheck> =
+            others.map(|((tag, _), _)| Recheck { tag: Some(tag), due, origin: Origin::Audit, attempts: 0 }).collect();
+        match rechecks.is_empty() {
+            true => Ok(()),
+            false => self.pipeline.store.recheck(repository, rechecks).await,
         }
     }
 

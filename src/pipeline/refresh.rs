@@ -196,6 +196,7 @@ impl<S: Store> Pipeline<S> {
             return Ok(());
         }
         let now = self.clock.now();
+        self.rejudged.begin(now);
         let mut count = 0_usize;
         let mut last: Option<Repository> = None;
         loop {
@@ -211,6 +212,7 @@ impl<S: Store> Pipeline<S> {
             }
         }
         self.store.set("policies", &hash).await?;
+        self.rejudged.put_up(count);
         if count > 0 {
             tracing::info!(
                 repositories = count,

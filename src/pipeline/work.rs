@@ -178,12 +178,16 @@ impl<S: Store> Pipeline<S> {
                 tag: tag.clone(),
                 sightings: sight.history.sightings().to_vec(),
                 current: sight.current.clone(),
-                locked: sight.before.locked,
+                // What was on record of another digest says nothing of this one.
+                locked: sight.before.locked.filter(|_| sight.before.current == sight.current),
                 lines: set.line_keys(&claim.repository, tag, leads.get(tag).copied()),
                 judged_moves: sight.history.moves(),
             });
         }
         self.settle(&mut step, claim, verdicts, now, again, attempts.unwrap_or(0)).await?;
+        // Judged from the record it would be found where it no longer is.
+        let moved = |r: &&mut Recheck| r.tag.as_ref().is_some_and(|tag| facts.moved.contains(tag));
+        step.rechecks.iter_mut().filter(moved).for_each(|recheck| recheck.origin = Origin::Audit);
         for queued in &claim.events {
             let event = &queued.incoming.event;
             let unsure = event.digest.as_ref().and_then(|d| unsure.get(d)).filter(|_| event.action == Action::Delete);
@@ -197,6 +201,10 @@ impl<S: Store> Pipeline<S> {
         // A look that failed is made again, whether or not any policy has something to say about the tag.
         let looks = claim.rechecks.iter().filter(|r| r.tag.as_ref().is_some_and(|t| failed.contains_key(t)));
         step.rechecks.extend(looks.map(|r| Recheck { due: again, attempts: r.attempts + 1, ..r.clone() }));
+        step.locks.extend(facts.locks.into_iter().filter_map(|((tag, digest), fact)| match fact {
+            Fact::Known(locked) => Some((tag, digest, locked)),
+            _ => None,
+        }));
         step.contents.extend(facts.contents.into_values());
         let announced: Vec<_> = step.changes.clone();
         let verdicts: Vec<(Arc<str>, Outcome)> =
@@ -206,6 +214,8 @@ impl<S: Store> Pipeline<S> {
         failpoint!("work-recorded");
 
         // Only what is on disk is counted and told.
+        let again = claim.rechecks.iter().filter(|r| r.tag.is_some() && r.origin == Origin::PolicyChange).count();
+        self.rejudged.judged(again as u64, self.clock.now());
         for (policy, outcome) in verdicts {
             self.metrics.verdict(&policy, outcome, origin);
         }

@@ -144,6 +144,13 @@ impl<'a> Gather<'a> {
             _ => Some(misanswered()),
         }
     }
+
+    pub fn locked(&mut self, tag: &Tag, digest: &Digest) -> Option<Fact<bool>> {
+        match self.ask(Question::Locked(tag.clone(), digest.clone()))? {
+            Answer::Locked(fact) => Some(fact.clone()),
+            _ => Some(misanswered()),
+        }
+    }
 }
 
 /// An answer of another kind than its question: a fault of the shell, which must not become a pass.

@@ -81,7 +81,8 @@ pub struct TagRecord {
     pub accepted: Option<(Digest, Timestamp)>,
     /// How many moves its history had when it was judged last: more are news.
     pub judged_moves: u32,
-    /// Whether the registry's write locks on tag and manifest are both set; `None` where it has none or does not say.
+    /// Whether the registry's write locks on tag and manifest were both set when they were last read; `None` where it has
+    /// none or did not say. Judged by only where the registry is not asked: [`Question::Locked`].
     pub locked: Option<bool>,
 }
 
@@ -140,6 +141,8 @@ pub enum Question {
     Tagged(Digest),
     /// The indexes on record that list a digest, at most [`SPAN_MAX`].
     Parents(Digest),
+    /// Whether the registry's write locks on a tag and on the manifest that it leads to are both set.
+    Locked(Tag, Digest),
 }
 
 /// The answer to a [`Question`], of the same name.
@@ -155,6 +158,8 @@ pub enum Answer {
     Tags(Fact<Arc<[Tag]>>),
     /// To [`Question::Parents`].
     Digests(Fact<Arc<[Digest]>>),
+    /// To [`Question::Locked`]; absent where the registry has no locks.
+    Locked(Fact<bool>),
 }
 
 /// What is known about one repository at one moment.

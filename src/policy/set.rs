@@ -472,6 +472,14 @@ impl PolicySet {
         })
     }
 
+    /// Whether any policy asks for the registry's write locks on a tag.
+    pub fn asks_for_locks(&self, repository: &Repository, tag: &Tag) -> bool {
+        let asks = |policy: &&Arc<Policy>| {
+            policy.membership(tag).is_some_and(|member| policy.classes[member.class].require.locked.is_some())
+        };
+        self.governing(repository).iter().any(asks)
+    }
+
     /// Where a tag stands in the lines of all policies that govern its repository: what the record keeps, so
     /// that the highest version is a look-up. `leads_to` is what the tag leads to, where that is known.
     pub fn line_keys(&self, repository: &Repository, tag: &Tag, leads_to: Option<Lead>) -> Vec<LineKey> {

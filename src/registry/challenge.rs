@@ -18,6 +18,8 @@ const PARTS_MAX: usize = 16;
 pub(super) enum Scope {
     /// Reading one repository.
     Pull(RepositoryName),
+    /// Reading what Azure keeps beside one repository's content: its locks.
+    Metadata(RepositoryName),
     /// Listing repositories.
     Catalog,
     /// Nothing: only whether the credential is good.
@@ -29,6 +31,7 @@ impl Scope {
     pub(super) fn to_text(&self) -> String {
         match self {
             Scope::Pull(name) => format!("repository:{name}:pull"),
+            Scope::Metadata(name) => format!("repository:{name}:metadata_read"),
             Scope::Catalog => "registry:catalog:*".to_owned(),
             Scope::Login => String::new(),
         }
@@ -41,7 +44,7 @@ impl Scope {
             Scope::Catalog => (asked == self.to_text()).then(|| asked.to_owned()),
             // Whatever is suggested, no right is asked for.
             Scope::Login => Some(String::new()),
-            Scope::Pull(name) => {
+            Scope::Pull(name) | Scope::Metadata(name) => {
                 let actions = asked.strip_prefix("repository:")?.strip_prefix(name.as_str())?.strip_prefix(':')?;
                 let reading = actions.split(',').all(|a| matches!(a, "pull" | "metadata_read" | "metadataRead"));
                 reading.then(|| asked.to_owned())

@@ -14,8 +14,9 @@ use url::Url;
 use super::challenge::{self, Expectation, Scope};
 use super::error::{RegistryError, remote_text};
 use super::gate::Health;
+use super::locks::{self, Locks};
 use super::page::{CatalogBody, Cursor, PAGE_BYTES_MAX, Page, TagsBody};
-use super::settings::{Budget, Observer, Operation, Origin, Scheme, Settings, SettingsError, TokenService};
+use super::settings::{Auth, Budget, Observer, Operation, Origin, Scheme, Settings, SettingsError, TokenService};
 use super::token::SignIn;
 use super::transport::{Answer, Ask, Spend, Transport};
 use crate::image::{Digest, Host, MANIFEST_BYTES_MAX, MediaType, RepositoryName, Tag};
@@ -36,6 +37,7 @@ struct Inner {
     token_service: Option<TokenService>,
     sign_in: SignIn,
     transport: Transport,
+    has_locks: bool,
 }
 
 /// One resolution at one registry, with its budget. All methods may run side by side and share it.
@@ -95,13 +97,19 @@ impl Client {
         let transport = Transport::new(&settings, observer.clone())?;
         let origin = settings.origin();
         let sign_in = SignIn::new(&settings, observer)?;
-        let inner = Inner { origin, token_service: settings.token_service, sign_in, transport };
+        let has_locks = matches!(settings.auth, Auth::Azure(_)) || locks::has_locks(&settings.host);
+        let inner = Inner { origin, token_service: settings.token_service, sign_in, transport, has_locks };
         Ok(Client { inner: Arc::new(inner) })
     }
 
     /// The registry's name in references.
     pub fn host(&self) -> &Host {
         self.inner.transport.registry()
+    }
+
+    /// Whether the registry has write locks, which [`Session::locks`] reads: it is Azure's by its name or its sign-in.
+    pub fn has_locks(&self) -> bool {
+        self.inner.has_locks
     }
 
     /// Whether the registry is worth asking now, by how the latest requests of all sessions ended.
@@ -271,6 +279,43 @@ impl Session {
         let list = self.list::<CatalogBody>(Operation::Catalog, "/v2/_catalog".into(), Scope::Catalog, after).await?;
         let (body, next) = list.ok_or(RegistryError::Unexpected { status: 404, said: String::new() })?;
         Ok(Page::of(body.repositories, next))
+    }
+
+    /// Whether the registry has write locks.
+    pub fn has_locks(&self) -> bool {
+        self.client.has_locks()
+    }
+
+    /// Whether the write locks on `tag` and on the manifest of `digest`, to which it leads, are set; of registries that
+    /// have locks. The manifest is asked about only where the tag's own is set.
+    ///
+    /// # Errors
+    /// Also where the registry says that there is no such tag, or where the credential may read content and not its
+    /// attributes: that no lock was seen is not that there is none.
+    pub async fn locks(&self, name: &RepositoryName, tag: &Tag, digest: &Digest) -> Result<Locks, RegistryError> {
+        let body = self.attributes(name, format!("/acr/v1/{name}/_tags/{tag}")).await?;
+        match locks::of_tag(&body, tag, digest)? {
+            Locks::Set => {
+                let body = self.attributes(name, format!("/acr/v1/{name}/_manifests/{digest}")).await?;
+                locks::of_manifest(&body, digest)
+            }
+            other => Ok(other),
+        }
+    }
+
+    async fn attributes(&self, name: &RepositoryName, path: String) -> Result<Bytes, RegistryError> {
+        let read = Read {
+            operation: Operation::GetLock,
+            method: Method::GET,
+            path,
+            scope: Scope::Metadata(name.clone()),
+            accept: "application/json",
+            // A manifest's answer names all of its tags.
+            limit: PAGE_BYTES_MAX,
+            redirects: false,
+        };
+        let (answer, _) = self.read(&read).await?;
+        if answer.status == 200 { Ok(answer.body) } else { Err(failure(&answer)) }
     }
 
     async fn manifest(

@@ -17,6 +17,7 @@ mod client;
 mod error;
 mod gate;
 mod layout;
+mod locks;
 mod page;
 mod settings;
 mod token;
@@ -28,6 +29,7 @@ pub use client::{Access, Client, Fetched, Greeting, Session};
 pub use error::{Exceeded, RegistryError};
 pub use gate::Health;
 pub use layout::{Entry, Layout, LayoutReference};
+pub use locks::{Locks, has_locks};
 pub use page::{Cursor, PAGES_MAX, Page};
 pub use settings::{
     Auth, Budget, Observer, Operation, Origin, Scheme, Settings, SettingsError, StatusClass, TokenService,

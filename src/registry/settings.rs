@@ -295,6 +295,8 @@ pub enum Operation {
     ListTags,
     /// A page of repositories.
     Catalog,
+    /// The write lock of a tag or manifest.
+    GetLock,
     /// A sign-in.
     Token,
     /// Whether a registry is there at all: asked by people, never by the daemon.
@@ -311,6 +313,7 @@ impl Operation {
             Operation::GetBlob => "get-blob",
             Operation::ListTags => "list-tags",
             Operation::Catalog => "catalog",
+            Operation::GetLock => "get-lock",
             Operation::Token => "token",
             Operation::Greet => "greet",
         }

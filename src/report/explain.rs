@@ -1,8 +1,12 @@
-//! The page of a reason: for `tidewaiter policy explain`, and as Markdown for the documentation.
+//! The page of a reason, and what one requirement came to: for `tidewaiter policy explain`, and as Markdown for the
+//! documentation.
 
-use super::text::style::Style;
-use super::{Options, docs_url};
-use crate::policy::{Reason, Rule};
+use super::text::style::{Glyph, Style, Tone};
+use super::{Options, Standing, docs_url};
+use crate::policy::{Reason, Rule, Verdict};
+
+/// How far what is said of a requirement stands below it.
+const INDENT: usize = 6;
 
 /// What a reason code means, as text.
 pub fn explain_text(reason: Reason, options: &Options) -> String {
@@ -14,6 +18,33 @@ pub fn explain_text(reason: Reason, options: &Options) -> String {
         text += &format!("\n{title}\n{}", style.paragraph(&style.text(body), 2));
     }
     text + &format!("\n{}\n", docs_url(reason))
+}
+
+/// What one requirement came to: its sign, and what there is to say of it, to be set below it. `None` where the verdict
+/// says nothing of it.
+pub fn requirement_text(verdict: &Verdict, rule: Rule, options: &Options) -> Option<(String, String)> {
+    let style = Style::new(options);
+    let say = |text: &str| style.paragraph(&style.text(text), INDENT);
+    let (mut worst, mut text) = (None, String::new());
+    for finding in verdict.findings.iter().filter(|finding| finding.rule == rule) {
+        let standing = Standing::of(finding);
+        worst = Some(worst.map_or(standing, |worst: Standing| worst.min(standing)));
+        text += &say(&finding.message);
+        if standing == Standing::Pending {
+            text += &say(&format!("pending since {:.0}: it fires when it lasts {:#}", finding.since, finding.wait));
+        }
+        if !finding.advice.is_empty() {
+            text += &say(&finding.advice);
+        }
+    }
+    if let Some(worst) = worst {
+        return Some((style.mark(worst), text));
+    }
+    if let Some(not) = verdict.not_evaluated.iter().find(|not| not.rule == rule) {
+        let sign = style.paint(Tone::Note, style.glyph(Glyph::Note));
+        return Some((sign, say(&format!("not evaluated: {}", not.why))));
+    }
+    verdict.evaluated.contains(&rule).then(|| (style.paint(Tone::Good, style.glyph(Glyph::Yes)), String::new()))
 }
 
 /// What a reason code means, as a section of Markdown.

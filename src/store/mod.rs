@@ -222,7 +222,7 @@ pub struct TagUpdate {
     pub sightings: Vec<Sighting>,
     /// What it has now.
     pub current: Option<Digest>,
-    /// Whether the registry's write locks are set; `None` where it has none or does not say.
+    /// Whether the registry's write locks were set when they were last read; `None` where it has none or did not say.
     pub locked: Option<bool>,
     /// Where it stands in the lines of the policies in which it counts; replaces what is stored.
     pub lines: Vec<LineKey>,
@@ -251,6 +251,8 @@ pub struct Step {
     pub governing: Option<Vec<Arc<str>>>,
     /// Tags of which only more evidence is known: all of it, oldest first. Everything else of them stays.
     pub sighted: Vec<(Tag, Vec<Sighting>)>,
+    /// Write locks read: of tags that lead to these digests, after what `tags` says of them.
+    pub locks: Vec<(Tag, Digest, bool)>,
     /// Verdicts reached.
     pub verdicts: Vec<Judged>,
     /// Violations entered, changed or resolved, each with the edges to announce.

@@ -102,6 +102,7 @@ impl House {
             baselined: Arc::default(),
             proving: Arc::default(),
             heard: Arc::default(),
+            rejudged: Arc::default(),
         };
         House { store, pipeline, stop: CancellationToken::new(), running: None }
     }

@@ -187,6 +187,8 @@ pub async fn a_step_is_written_whole<S: Store>(store: S) {
             content(config, ContentKind::Config, ""),
         ],
         sighted: vec![],
+        // Of another digest than the tag has, a lock says nothing.
+        locks: vec![(tag("1.0.0"), d("x"), true), (tag("1.0.0"), d("other"), false)],
         tags: vec![update("1.0.0", Some("x"), 1), update("latest", Some("x"), 1), update("gone", None, 1)],
         governing: None,
         verdicts: vec![judged("a", Some("1.0.0"), "p", "{}")],
@@ -217,7 +219,7 @@ pub async fn a_step_is_written_whole<S: Store>(store: S) {
     assert_eq!(answers[2].1, Answer::Tags(Fact::Known([tag("1.0.0"), tag("latest")].into())));
     assert_eq!(answers[3].1, Answer::Digests(Fact::Known([Digest::of(manifest)].into())));
     let Answer::Tag(Fact::Known(record)) = &answers[4].1 else { panic!("{answers:?}") };
-    assert_eq!((&record.current, record.judged_moves, record.locked), (&Some(d("x")), 1, Some(false)));
+    assert_eq!((&record.current, record.judged_moves, record.locked), (&Some(d("x")), 1, Some(true)));
     assert_eq!(record.history.as_ref().unwrap().sightings(), update("1.0.0", Some("x"), 1).sightings);
 
     // Content belongs to its repository; a tag never seen has an empty history, which is a record all the same.

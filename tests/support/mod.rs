@@ -2,6 +2,7 @@
 //! tidewaiter stands beside, and a hostile registry in memory. Use with `mod support;` and an `#[expect(dead_code)]`.
 
 pub mod alertmanager;
+pub mod azure;
 pub mod daemon;
 pub mod fake;
 pub mod http;

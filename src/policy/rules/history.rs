@@ -1,6 +1,6 @@
 //! Requirements about what the tag was before: `immutable`, `present`, `locked`.
 
-use super::super::judge::{Case, Gather, Met};
+use super::super::judge::{Case, Facts, Gather, Met};
 use super::super::observation::{Fact, StoredManifest, TagRecord};
 use super::super::reason::Reason;
 use super::super::set::{Class, Setting};
@@ -277,10 +277,11 @@ pub(in super::super) fn present(case: &mut Case<'_>, setting: &Setting, record: 
 }
 
 /// `locked`: the registry's own write lock is set on tag and manifest.
-pub(super) fn locked(case: &mut Case<'_>, setting: &Setting, record: &TagRecord) -> Met {
-    match record.locked {
-        Some(true) => Met::Yes,
-        Some(false) => {
+pub(super) fn locked(case: &mut Case<'_>, gather: &mut Gather<'_>, setting: &Setting, facts: &Facts<'_>) -> Met {
+    let Some(fact) = gather.locked(facts.tag, facts.digest) else { return Met::Asked };
+    match fact {
+        Fact::Known(true) => Met::Yes,
+        Fact::Known(false) => {
             let finding = case.finding(
                 Rule::Locked,
                 Reason::Unlocked,
@@ -289,6 +290,7 @@ pub(super) fn locked(case: &mut Case<'_>, setting: &Setting, record: &TagRecord)
             );
             case.found(finding)
         }
-        None => Met::Not("the registry has no write locks, or does not say".to_owned()),
+        Fact::Absent => Met::Not("the registry has no write locks, or does not say".to_owned()),
+        Fact::Undetermined(cause) => case.undetermined(Rule::Locked, &cause),
     }
 }

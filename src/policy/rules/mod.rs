@@ -28,7 +28,7 @@ pub(super) fn evaluate(case: &mut Case<'_>, gather: &mut Gather<'_>, rule: Rule,
         Rule::Expect => require.expect.as_ref().map(|(s, list)| image::expect(case, gather, s, list, facts)),
         Rule::Immutable => Some(immutable(case, gather, facts.class, facts.record)),
         Rule::Present => require.present.as_ref().map(|s| present(case, s, facts.record)),
-        Rule::Locked => require.locked.as_ref().map(|s| history::locked(case, s, facts.record)),
+        Rule::Locked => require.locked.as_ref().map(|s| history::locked(case, gather, s, facts)),
         Rule::Follows => require.follows.as_ref().map(|(s, rule)| relation::follows(case, gather, s, rule, facts)),
         Rule::MemberOf => {
             require.member_of.as_ref().map(|(s, relation)| relation::member_of(case, gather, s, relation, facts))

@@ -508,6 +508,10 @@ impl World {
                 let on_it = self.record.tags.iter().filter(|(_, e)| e.current.as_ref() == Some(digest));
                 Answer::Tags(Fact::Known(on_it.map(|(tag, _)| tag.clone()).take(SPAN_MAX).collect()))
             }
+            Question::Locked(tag, _) => {
+                let locked = self.record.tags.get(tag).and_then(|entry| entry.locked);
+                Answer::Locked(locked.map_or(Fact::Absent, Fact::Known))
+            }
             Question::Parents(digest) => {
                 let parents = self.record.parents.get(digest).into_iter().flatten();
                 Answer::Digests(Fact::Known(parents.take(SPAN_MAX).cloned().collect()))

@@ -13,7 +13,7 @@ use crate::policy::violation::Violation;
 use crate::policy::{Answer, Fact, LineId, Question, SPAN_MAX, Span, StoredConfig, StoredManifest, TagRecord};
 use crate::store::StoreError;
 
-/// Answers the questions; manifests and configs that are not on record are left out.
+/// Answers the questions; manifests and configs that are not on record are left out, and locks.
 pub(super) fn answer(
     conn: &Connection,
     repository: &Repository,
@@ -37,6 +37,8 @@ pub(super) fn answer(
             }
             Question::Tagged(digest) => Some(Answer::Tags(Fact::Known(tagged(&moment, repo, digest)?.into()))),
             Question::Parents(digest) => Some(Answer::Digests(Fact::Known(parents(&moment, repo, digest)?.into()))),
+            // Set and taken away without an event: only the registry knows.
+            Question::Locked(..) => None,
         };
         answers.extend(answer.map(|a| (question, a)));
     }

@@ -35,6 +35,11 @@ pub(super) fn complete(w: &mut Writing<'_>, claim: &Claim, step: &Step, keep: bo
             codec::sightings_bytes(sightings)
         ])?;
     }
+    for (tag, digest, locked) in &step.locks {
+        w.conn
+            .prepare_cached("UPDATE tags SET locked = ?4 WHERE repo = ?1 AND tag = ?2 AND digest = ?3")?
+            .execute(params![repo, tag.as_str(), codec::digest_bytes(digest), locked])?;
+    }
     failpoint!("step-tags");
     for judged in &step.verdicts {
         record_verdict(w.conn, repo, judged)?;
