@@ -29,6 +29,8 @@ mod trial;
 
 use std::process::ExitCode;
 
+use std::time::Duration;
+
 use clap::{CommandFactory, Parser, Subcommand};
 
 use fail::Failure;
@@ -116,9 +118,13 @@ fn run(command: Command, terminal: &Terminal) -> Result<u8, Failure> {
     }
 }
 
+/// How long a thread for blocking work is kept that has nothing to do: it holds its stack.
+const BLOCKING_THREADS_KEPT: Duration = Duration::from_secs(2);
+
 /// Runs a command that waits for others.
 fn wait(command: impl Future<Output = Result<u8, Failure>>) -> Result<u8, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().thread_keep_alive(BLOCKING_THREADS_KEPT).build();
     let runtime = runtime.map_err(|error| Failure::say(format!("the program cannot start its threads: {error}")))?;
     let code = runtime.block_on(command);
     runtime.shutdown_background();
