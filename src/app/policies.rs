@@ -98,6 +98,14 @@ fn unreadable(path: &Path, error: &std::io::Error) -> PolicyFault {
     PolicyFault(vec![Fault::error(&source, span, "unreadable-file", format!("cannot read the policies: {error}"))])
 }
 
+/// There were policies, and now there is none.
+fn none_left(paths: &[PathBuf]) -> PolicyFault {
+    let named: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    let source = Source::new(named.join(", "), "");
+    let message = "there is no policy left; to require nothing, put `observe-everything.yaml` there or start again";
+    PolicyFault(vec![Fault::error(&source, crate::document::Span::new(0, 0), "no-policy", message)])
+}
+
 /// The texts of policy files: those named, and those in named folders that end in `.yaml`, `.yml` or `.json`. Of a folder's
 /// JSON files, those that a policy beside them names by `file:` are its schemas and no policies.
 ///
@@ -175,6 +183,9 @@ pub(super) async fn watch<S: Store>(
         let now = pipeline.clock.now();
         let loading = policies.clone();
         let loaded = tokio::task::spawn_blocking(move || load(&loading)).await;
+        // Whoever empties a folder by mistake must not have every violation taken for mended.
+        let emptied = |set: &PolicySet| set.policies().is_empty() && !pipeline.policies.load().policies().is_empty();
+        let loaded = loaded.map(|set| set.and_then(|set| if emptied(&set) { Err(none_left(paths)) } else { Ok(set) }));
         match loaded {
             Ok(Ok(set)) => {
                 let recovered = told.take().is_some();
@@ -213,6 +224,12 @@ pub(super) async fn watch<S: Store>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_emptied_folder_is_told_with_what_to_do() {
+        let told = none_left(&[PathBuf::from("policies")]).to_string();
+        assert!(told.contains("there is no policy left") && told.contains("policies"), "{told}");
+    }
 
     #[test]
     fn schemas_beside_policies_are_no_policies() {

@@ -157,7 +157,7 @@ fn render_one(fault: &Fault, renderer: &Renderer) -> String {
             fault.also.iter().map(|(span, text)| AnnotationKind::Context.span(shift(*span)).label(label(text))),
         );
     let title = level().primary_title(fault.message.as_str());
-    let mut groups = if text.len() <= SHOWN_BYTES_MAX && !fault.concealed {
+    let mut groups = if text.len() <= SHOWN_BYTES_MAX && !fault.concealed && !tells_a_secret(text) {
         vec![title.element(snippet)]
     } else {
         let Position { line, column } = fault.position();
@@ -169,6 +169,21 @@ fn render_one(fault: &Fault, renderer: &Renderer) -> String {
         groups.push(Group::with_title(Level::HELP.secondary_title(help.as_str())));
     }
     renderer.render(&groups)
+}
+
+/// Whether somebody wrote a secret into the text itself, which is a fault of its own and may stand beside any other:
+/// what is shown ends in logs (T-62). Names of files and variables that hold secrets are no secrets.
+fn tells_a_secret(text: &str) -> bool {
+    const NAMES: [&str; 7] = ["password", "passwd", "secret", "token", "credential", "apikey", "routingkey"];
+    let key = |before: &str| {
+        let word = before.trim_end().trim_end_matches(['"', '\'']);
+        let word = word.rsplit(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '-'))).next();
+        word.unwrap_or_default().to_ascii_lowercase()
+    };
+    text.match_indices(':').any(|(at, _)| {
+        let key = key(&text[..at]);
+        NAMES.iter().any(|name| key.ends_with(name)) && !text[at + 1..].trim_start_matches(' ').starts_with(['\n', '{'])
+    })
 }
 
 /// The whole lines that the places of a fault stand on. Only these are handed to the renderer, whose work
@@ -185,4 +200,30 @@ fn window(fault: &Fault) -> Span {
 /// The name of a source as one line without control characters: file names come from outside (T-61).
 fn name(source: &Source) -> String {
     source.name.chars().flat_map(|c| if is_plain(c) { vec![c] } else { c.escape_default().collect() }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn t62_a_secret_in_the_text_is_never_shown() {
+        for line in [
+            "auth: {kind: basik, username: me, password: hunter2}",
+            "auth: {kind: basik, \"clientSecret\" : \"hunter2\"}",
+            "é: x, routingKey: hunter2",
+            "api_token: hunter2",
+        ] {
+            let source = Source::new("a.yaml", line);
+            let fault = Fault::error(&source, Span::new(0, 4), "wrong-value", "this is wrong").label("so it is");
+            let shown = fault.to_string();
+            assert!(!shown.contains("hunter2") && shown.contains("this is wrong"), "{shown}");
+        }
+        for line in ["auth: {kind: basik, passwordFile: secret.txt}", "auth: {valueFiles: [token]}", "secret:\n  x: y"]
+        {
+            let source = Source::new("a.yaml", line);
+            let fault = Fault::error(&source, Span::new(0, 4), "wrong-value", "this is wrong");
+            assert!(fault.to_string().contains(line.lines().next().unwrap()), "{fault}");
+        }
+    }
 }

@@ -170,10 +170,15 @@ impl TagHistory {
             return;
         }
         let confirmed = report.as_ref().is_some_and(|r| r.digest == look.digest);
-        if let Some(report) = report.filter(|r| confirmed || r.digest.is_some()) {
+        let believed = |at: Timestamp| at.clamp(look.at.checked_sub(BELIEVED).unwrap_or(Timestamp::MIN), look.at);
+        // What we found ourselves before anybody told us of the tag is where its history begins: a story of an earlier
+        // past would be a baseline of the sender's choice (T-22).
+        let begun = self.sightings.first().filter(|s| s.looked && s.origin == Origin::Audit).map(|s| s.at);
+        let told = |r: &Report| r.digest.is_some() && begun.is_none_or(|begun| believed(r.at) >= begun);
+        if let Some(report) = report.filter(|r| confirmed || told(r)) {
             let sighting = Sighting {
                 digest: report.digest,
-                at: report.at.clamp(look.at.checked_sub(BELIEVED).unwrap_or(Timestamp::MIN), look.at),
+                at: believed(report.at),
                 known: if confirmed { Known::Observed } else { Known::Reported },
                 looked: false,
                 origin,
@@ -326,6 +331,25 @@ mod tests {
         history.add(look(Some("a"), 10), t(10));
         history.add(event("b", 5, Known::Observed), t(12));
         assert_eq!(names(&history), [Some(d("a")), Some(d("b"))]);
+    }
+
+    #[test]
+    fn t22_nobody_tells_of_a_past_before_what_was_found() {
+        let report = |name: &str, at: i64| Some(Report { digest: Some(d(name)), at: t(at), actor: None });
+        let shows = |name: &str, at: i64| Look { digest: Some(d(name)), at: t(at) };
+        let mut history = TagHistory::default();
+        history.witness(None, &shows("found", 1_000), Origin::Audit);
+        // Of another manifest that is there, dated to shortly before the first sweep, and to long before it.
+        for at in [900, -1_000_000] {
+            history.witness(report("forged", at), &shows("found", 1_100), Origin::Event);
+        }
+        assert_eq!(names(&history), [Some(d("found"))]);
+        // Then the tag is moved there: a move, and no way back.
+        history.witness(report("forged", 900), &shows("forged", 1_200), Origin::Event);
+        assert_eq!(names(&history), [Some(d("found")), Some(d("forged"))]);
+        // What is told of the time since is evidence as ever.
+        history.witness(report("late", 1_150), &shows("forged", 1_300), Origin::Event);
+        assert_eq!(names(&history), [Some(d("found")), Some(d("late")), Some(d("forged"))]);
     }
 
     #[test]

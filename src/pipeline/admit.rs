@@ -11,7 +11,7 @@ use super::facts::Facts;
 use crate::event::{Action, Event};
 use crate::history::{Look, Origin, Report};
 use crate::image::{Repository, Tag};
-use crate::policy::{Finding, Observation, TagRecord, denials, targets_of};
+use crate::policy::{Finding, Observation, Rule, TagRecord, denials, targets_of};
 use crate::store::{Store, StoreError};
 
 /// What one policy has against it.
@@ -63,10 +63,14 @@ impl<S: Store> Pipeline<S> {
         let none = BTreeMap::new();
         let (verdicts, _) = self.judged(&mut facts, &set, repository, &[], &targets, &none, Origin::Event, now).await?;
         let objections = verdicts.iter().flat_map(|verdict| {
-            denials(&set, verdict).into_iter().filter_map(|finding| {
-                let tag = verdict.subject.tag.clone()?;
-                Some(Objection { policy: verdict.policy.clone(), tag, finding: finding.clone() })
-            })
+            // A deletion moves nothing: what is said of earlier moves is no reason to keep what is wrong.
+            let moves = event.action != Action::Delete;
+            denials(&set, verdict).into_iter().filter(move |f| moves || f.rule != Rule::Immutable).filter_map(
+                |finding| {
+                    let tag = verdict.subject.tag.clone()?;
+                    Some(Objection { policy: verdict.policy.clone(), tag, finding: finding.clone() })
+                },
+            )
         });
         Ok(objections.collect())
     }

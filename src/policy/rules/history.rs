@@ -243,7 +243,7 @@ fn same_content(gather: &mut Gather<'_>, a: &Index, b: &Index) -> Option<bool> {
     if asked { None } else { Some(true) }
 }
 
-/// Whether two configs are one, or unpack to the same layers.
+/// Whether two configs are one, or unpack to the same layers and run the same.
 fn same_layers(gather: &mut Gather<'_>, a: &Digest, b: &Digest) -> Option<bool> {
     if a == b {
         return Some(true);
@@ -254,12 +254,45 @@ fn same_layers(gather: &mut Gather<'_>, a: &Digest, b: &Digest) -> Option<bool> 
             .parsed
             .as_ref()
             .ok()
-            .map(|c| (c.platform().cloned(), c.diff_ids.clone()))
-            .filter(|(_, l)| !l.is_empty()),
+            .map(|c| (c.platform().cloned(), c.diff_ids.clone(), execution(&config.bytes)))
+            .filter(|(_, l, e)| !l.is_empty() && e.is_some()),
         _ => None,
     };
     let (x, y) = (layers(facts.0?), layers(facts.1?));
     Some(x.is_some() && x == y)
+}
+
+/// What a container of an image runs as (image-spec, config.md, `config`), without what is empty: converters leave that
+/// out or write it. `None` where it is no object.
+fn execution(config: &[u8]) -> Option<serde_json::Map<String, serde_json::Value>> {
+    use serde_json::Value;
+    const FIELDS: [&str; 10] = [
+        "User",
+        "ExposedPorts",
+        "Env",
+        "Entrypoint",
+        "Cmd",
+        "Volumes",
+        "WorkingDir",
+        "Labels",
+        "StopSignal",
+        "Healthcheck",
+    ];
+    let mut whole: serde_json::Map<String, Value> = serde_json::from_slice(config).ok()?;
+    let mut fields = match whole.remove("config") {
+        None | Some(Value::Null) => serde_json::Map::new(),
+        Some(Value::Object(fields)) => fields,
+        Some(_) => return None,
+    };
+    let says = |value: &Value| match value {
+        Value::Null => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(items) => !items.is_empty(),
+        Value::Bool(_) | Value::Number(_) => true,
+    };
+    fields.retain(|name, value| FIELDS.contains(&name.as_str()) && says(value));
+    Some(fields)
 }
 
 /// `present`: a tag once seen is still there.
@@ -292,5 +325,29 @@ pub(super) fn locked(case: &mut Case<'_>, gather: &mut Gather<'_>, setting: &Set
         }
         Fact::Absent => Met::Not("the registry has no write locks, or does not say".to_owned()),
         Fact::Undetermined(cause) => case.undetermined(Rule::Locked, &cause),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_runs_otherwise_is_not_the_same_in_another_envelope() {
+        let runs = |config: &str| execution(format!(r#"{{"os": "linux", "config": {config}}}"#).as_bytes());
+        let good = runs(r#"{"Entrypoint": ["/bin/good"], "Env": ["A=1"]}"#).unwrap();
+        // What converters add, leave out or reorder.
+        let converted =
+            runs(r#"{"Env": ["A=1"], "User": "", "Volumes": null, "Image": "x", "Entrypoint": ["/bin/good"]}"#);
+        assert_eq!(converted.as_ref(), Some(&good));
+        for other in [
+            r#"{"Entrypoint": ["/bin/evil"], "Env": ["A=1"]}"#,
+            r#"{"Entrypoint": ["/bin/good"], "Env": ["A=1"], "User": "0"}"#,
+            r#"{"Entrypoint": ["/bin/good"], "Env": ["A=1"], "Cmd": ["x"]}"#,
+            r#"{"Entrypoint": ["/bin/good"]}"#,
+        ] {
+            assert_ne!(runs(other).as_ref(), Some(&good), "{other}");
+        }
+        assert!(runs("[]").is_none() && execution(b"{}").unwrap().is_empty());
     }
 }
