@@ -216,14 +216,15 @@ mod tests {
         ] {
             let source = Source::new("a.yaml", line);
             let fault = Fault::error(&source, Span::new(0, 4), "wrong-value", "this is wrong").label("so it is");
-            let shown = fault.to_string();
+            let shown = render(&[fault], false);
             assert!(!shown.contains("hunter2") && shown.contains("this is wrong"), "{shown}");
         }
         for line in ["auth: {kind: basik, passwordFile: secret.txt}", "auth: {valueFiles: [token]}", "secret:\n  x: y"]
         {
             let source = Source::new("a.yaml", line);
             let fault = Fault::error(&source, Span::new(0, 4), "wrong-value", "this is wrong");
-            assert!(fault.to_string().contains(line.lines().next().unwrap()), "{fault}");
+            let shown = render(&[fault], false);
+            assert!(shown.contains(line.lines().next().unwrap()), "{shown}");
         }
     }
 }
