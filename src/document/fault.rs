@@ -182,7 +182,8 @@ fn tells_a_secret(text: &str) -> bool {
     };
     text.match_indices(':').any(|(at, _)| {
         let key = key(&text[..at]);
-        NAMES.iter().any(|name| key.ends_with(name)) && !text[at + 1..].trim_start_matches(' ').starts_with(['\n', '{'])
+        let value = text[at + 1..].trim_start_matches(' ');
+        NAMES.iter().any(|name| key.ends_with(name)) && !value.is_empty() && !value.starts_with(['\n', '{'])
     })
 }
 
