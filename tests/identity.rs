@@ -19,7 +19,7 @@ use support::fake::{Fake, Reply, Then};
 use support::tls::Ca;
 use tidewaiter::event::authenticity::{Expected, Identity, Refused, verify_token};
 use tidewaiter::identity::{Certificates, Fetch, Issuer, Reach, Subscriptions};
-use tidewaiter::intake::{CertificateSource, Confirm, KeySource};
+use tidewaiter::intake::{CertificateSource, Confirm, KeySource, NoCertificate};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -249,6 +249,7 @@ async fn t01_signing_certificates_are_fetched_once() {
         "/moved.pem" => Reply::new(302, "").with("location", "https://evil.example/a.pem"),
         "/large.pem" => Reply::new(200, "x".repeat(100_000)),
         "/junk.pem" => Reply::new(200, "junk"),
+        "/away.pem" => Reply::new(503, ""),
         _ => Reply::new(404, ""),
     })
     .await;
@@ -267,10 +268,13 @@ async fn t01_signing_certificates_are_fetched_once() {
     }
     assert_eq!(fake.seen().len(), 1, "one request for all");
     for bad in ["moved", "large", "junk", "missing"] {
-        assert_eq!(certificates.certificate(&format!("https://{SNS}/{bad}.pem")).await, None, "{bad}");
+        let found = certificates.certificate(&format!("https://{SNS}/{bad}.pem")).await;
+        assert_eq!(found, Err(NoCertificate::Wrong), "{bad}");
     }
+    let found = certificates.certificate(&format!("https://{SNS}/away.pem")).await;
+    assert_eq!(found, Err(NoCertificate::Unavailable), "it may be had later");
     let before = fake.seen().len();
-    assert_eq!(before, 5);
+    assert_eq!(before, 6);
     for elsewhere in [
         "https://evil.example/a.pem",
         "https://sns.eu-west-1.amazonaws.com.evil.example/a.pem",
@@ -279,15 +283,15 @@ async fn t01_signing_certificates_are_fetched_once() {
         "https://sns.eu-west-1.amazonaws.com/a",
         "https://sns.eu-west-1.amazonaws.com:8443/a.pem",
     ] {
-        assert_eq!(certificates.certificate(elsewhere).await, None, "{elsewhere}");
+        assert_eq!(certificates.certificate(elsewhere).await, Err(NoCertificate::Wrong), "{elsewhere}");
     }
     assert_eq!(fake.seen().len(), before, "nothing went out");
     // Made-up addresses at the service's own host are soon not followed any more.
     for n in 0..100 {
-        assert_eq!(certificates.certificate(&format!("https://{SNS}/{n}.pem")).await, None);
+        assert!(certificates.certificate(&format!("https://{SNS}/{n}.pem")).await.is_err());
     }
     assert!(fake.seen().len() < before + 20, "{} requests", fake.seen().len());
-    assert!(certificates.certificate(&url).await.is_some(), "what is at hand stays at hand");
+    assert!(certificates.certificate(&url).await.is_ok(), "what is at hand stays at hand");
 }
 
 #[tokio::test]

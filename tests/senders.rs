@@ -22,7 +22,9 @@ use tidewaiter::clock::SystemClock;
 use tidewaiter::event::authenticity::{Credential, Secrets};
 use tidewaiter::event::{Format, Headers, Request};
 use tidewaiter::image::Host;
-use tidewaiter::intake::{Auth, CertificateSource, HookFuture, Hooks, Intake, Limits, Retried, Source, Sources};
+use tidewaiter::intake::{
+    Auth, CertificateSource, HookFuture, Hooks, Intake, Limits, NoCertificate, Retried, Source, Sources,
+};
 use tidewaiter::listen::{Tls, TlsFiles};
 use tidewaiter::metrics::{Listener, Metrics, Names};
 use tidewaiter::store::Incoming;
@@ -460,14 +462,17 @@ async fn t17_t18_events_of_foreign_registries_are_kept_until_the_registry_is_add
     }
 }
 
-/// Certificates as they would be fetched.
-struct Certificate;
+/// Certificates as they would be fetched, or none while the service is away.
+struct Certificate {
+    away: bool,
+}
 
 impl CertificateSource for Certificate {
-    fn certificate<'a>(&'a self, url: &'a str) -> HookFuture<'a, Option<Arc<[u8]>>> {
+    fn certificate<'a>(&'a self, url: &'a str) -> HookFuture<'a, Result<Arc<[u8]>, NoCertificate>> {
         assert!(url.starts_with("https://sns.eu-west-1.amazonaws.com/"), "{url}");
         let path = data().join("../authenticity/sns-signing.der");
-        Box::pin(async move { Some(fs::read(path).unwrap().into()) })
+        let away = self.away;
+        Box::pin(async move { if away { Err(NoCertificate::Unavailable) } else { Ok(fs::read(path).unwrap().into()) } })
     }
 }
 
@@ -475,11 +480,12 @@ impl CertificateSource for Certificate {
 async fn t01_sns_messages_are_let_in_by_their_signature_and_topic() {
     let r = start(&named()).await;
     let topic = "arn:aws:sns:eu-west-1:123456789012:ecr-events";
-    let with = |topics: &[&str]| {
+    let with_all = |topics: &[&str], away: bool| {
         let topics = topics.iter().map(|topic| (*topic).to_owned()).collect();
-        let auth = Auth::Sns { topics, certificates: Arc::new(Certificate) };
+        let auth = Auth::Sns { topics, certificates: Arc::new(Certificate { away }) };
         r.sources.replace(vec![Source { auth, ..source(Format::Ecr, &named()) }]);
     };
+    let with = |topics: &[&str]| with_all(topics, false);
     let body = |name: &str| fs::read(data().join(format!("../authenticity/{name}.json"))).unwrap();
     let send = async |body: &[u8]| r.send(&request("POST", Format::Ecr, &[("Content-Type", "text/plain")], body)).await;
     let names = ["sns-notification.v1", "sns-notification.v2", "sns-notification-subject.v2"];
@@ -496,6 +502,10 @@ async fn t01_sns_messages_are_let_in_by_their_signature_and_topic() {
         with(&["arn:aws:sns:eu-west-1:123456789012:other"]);
         assert_eq!(send(&body(name)).await.status, 401, "{name}: another topic is signed as well");
     }
+    // The service takes 401 as final: what cannot be checked now is to come again.
+    with_all(&[topic], true);
+    let reply = send(&body(names[0])).await;
+    assert!(reply.status == 503 && reply.header("retry-after").is_some(), "{reply:?}");
     with(&[topic]);
     assert_eq!(send(b"{}").await.status, 401);
     assert_eq!(send(&body("sns-subscription-confirmation.v1")).await.status, 202);

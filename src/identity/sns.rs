@@ -20,7 +20,7 @@ use url::Url;
 use super::{Fetch, FetchError};
 use crate::backoff::Backoff;
 use crate::event::authenticity::{signing_cert_url_is_trusted, sns_url_is_trusted};
-use crate::intake::{CertificateSource, Confirm, HookFuture};
+use crate::intake::{CertificateSource, Confirm, HookFuture, NoCertificate};
 
 /// Largest certificate, as PEM, in bytes; the service's have 2 KiB.
 const CERTIFICATE_BYTES_MAX: usize = 32 * 1024;
@@ -69,35 +69,38 @@ impl Certificates {
         }
     }
 
-    async fn fetched(&self, url: &Url) -> Option<Arc<[u8]>> {
+    async fn fetched(&self, url: &Url) -> Result<Arc<[u8]>, NoCertificate> {
         if self.rate.check().is_err() {
-            tracing::warn!("too many signing certificates are asked for; messages with unknown ones are refused");
-            return None;
+            tracing::warn!("too many signing certificates are asked for; messages with unknown ones are to come again");
+            return Err(NoCertificate::Unavailable);
         }
-        let got: Result<Vec<u8>, FetchError> = self.fetch.get(url, CERTIFICATE_BYTES_MAX).await;
-        let certificate = match got {
-            Ok(pem) => CertificateDer::from_pem_slice(&pem).map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
+        let refused = |why: NoCertificate, error: String| {
+            tracing::warn!(host = url.host_str(), error, "a signing certificate of Amazon SNS cannot be had");
+            why
         };
-        match certificate {
-            Ok(certificate) => Some(certificate.as_ref().into()),
-            Err(error) => {
-                tracing::warn!(host = url.host_str(), error, "a signing certificate of Amazon SNS cannot be had");
-                None
-            }
-        }
+        let pem = self.fetch.get(url, CERTIFICATE_BYTES_MAX).await.map_err(|error| {
+            let why = match error {
+                FetchError::Timeout | FetchError::Connection(_) | FetchError::Status(429 | 500..) => {
+                    NoCertificate::Unavailable
+                }
+                FetchError::Refused | FetchError::Status(_) | FetchError::TooLarge(_) => NoCertificate::Wrong,
+            };
+            refused(why, error.to_string())
+        })?;
+        let certificate = CertificateDer::from_pem_slice(&pem);
+        Ok(certificate.map_err(|error| refused(NoCertificate::Wrong, error.to_string()))?.as_ref().into())
     }
 }
 
 impl CertificateSource for Certificates {
-    fn certificate<'a>(&'a self, url: &'a str) -> HookFuture<'a, Option<Arc<[u8]>>> {
+    fn certificate<'a>(&'a self, url: &'a str) -> HookFuture<'a, Result<Arc<[u8]>, NoCertificate>> {
         Box::pin(async move {
             if !signing_cert_url_is_trusted(url) {
-                return None;
+                return Err(NoCertificate::Wrong);
             }
-            let parsed = at(url, &self.hosts)?;
+            let parsed = at(url, &self.hosts).ok_or(NoCertificate::Wrong)?;
             // One fetch for all who wait for the same; what could not be had is not kept.
-            self.kept.optionally_get_with(url.to_owned(), self.fetched(&parsed)).await
+            self.kept.try_get_with(url.to_owned(), self.fetched(&parsed)).await.map_err(|why| *why)
         })
     }
 }

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use subtle::{Choice, ConstantTimeEq};
 
 use super::HookFuture;
+use super::respond::Refusal;
 use crate::event::Headers;
 use crate::event::authenticity::{
     Authenticity, Credential, Expected, KeySet, Refused, SnsMessage, bearer_token, verify_token,
@@ -23,9 +24,21 @@ pub trait KeySource: Send + Sync + 'static {
 
 /// Where the certificates are that Amazon SNS signs with.
 pub trait CertificateSource: Send + Sync + 'static {
-    /// The certificate at `url`, in DER; `None` where it cannot be had. The address is checked to be one of the
-    /// service's own. Asked before the request is known to be authentic, so answers are kept and calls are few.
-    fn certificate<'a>(&'a self, url: &'a str) -> HookFuture<'a, Option<Arc<[u8]>>>;
+    /// The certificate at `url`, in DER. The address is checked to be one of the service's own. Asked before the
+    /// request is known to be authentic, so answers are kept and calls are few.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be had now.
+    fn certificate<'a>(&'a self, url: &'a str) -> HookFuture<'a, Result<Arc<[u8]>, NoCertificate>>;
+}
+
+/// Why there is no certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoCertificate {
+    /// The address is none of the service's, or what is there is no certificate.
+    Wrong,
+    /// The service does not answer, or is asked too often: the same message may be authentic later.
+    Unavailable,
 }
 
 /// What a source's requests must carry.
@@ -120,16 +133,21 @@ pub(super) enum Proof<'a> {
 
 impl Proof<'_> {
     /// Checks what the head left open.
-    pub(super) async fn check_body(&self, body: &[u8], now: impl FnOnce() -> Timestamp) -> Result<(), Refused> {
+    pub(super) async fn check_body(&self, body: &[u8], now: impl FnOnce() -> Timestamp) -> Result<(), Refusal> {
+        let unauthenticated = |_: Refused| Refusal::Unauthenticated;
         match self {
-            Proof::Head(authenticity) => authenticity.check_body(body),
+            Proof::Head(authenticity) => authenticity.check_body(body).map_err(unauthenticated),
             Proof::Sns { topics, certificates } => {
-                let message = SnsMessage::read(body)?;
+                let message = SnsMessage::read(body).map_err(unauthenticated)?;
                 if !topics.iter().any(|topic| topic == message.topic()) {
-                    return Err(Refused::Wrong);
+                    return Err(Refusal::Unauthenticated);
                 }
-                let certificate = certificates.certificate(message.signing_cert_url()).await;
-                message.verify(&certificate.ok_or(Refused::UnknownKey)?, now())
+                match certificates.certificate(message.signing_cert_url()).await {
+                    Ok(certificate) => message.verify(&certificate, now()).map_err(unauthenticated),
+                    Err(NoCertificate::Wrong) => Err(Refusal::Unauthenticated),
+                    // The service takes 401 as final and would not send the message again.
+                    Err(NoCertificate::Unavailable) => Err(Refusal::KeyUnavailable),
+                }
             }
         }
     }

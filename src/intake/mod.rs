@@ -30,7 +30,7 @@ use crate::listen::{self, Server, Tls};
 use crate::metrics::{EventCounters, Listener, Metrics};
 use crate::store::{Store, StoreError};
 
-pub use auth::{Auth, CertificateSource, KeySource};
+pub use auth::{Auth, CertificateSource, KeySource, NoCertificate};
 pub use reread::Retried;
 
 /// What the listener grants (threat model, section 5).

@@ -100,7 +100,7 @@ impl<S: Store> Intake<S> {
         };
         let time = self.answer_time(source.format);
         let recorded = async {
-            proof.check_body(&body.bytes, || self.clock.now()).await.map_err(unauthenticated)?;
+            proof.check_body(&body.bytes, || self.clock.now()).await?;
             self.record(known, method, headers, body).await
         };
         match tokio::time::timeout(time, recorded).await {

@@ -33,6 +33,8 @@ pub(super) enum Refusal {
     TargetTooLong,
     /// Not authentic, whatever the reason.
     Unauthenticated,
+    /// What proves it authentic cannot be fetched now.
+    KeyUnavailable,
     /// A body that is encoded, or of a type that the format does not have.
     MediaType,
     /// The body is over the limit.
@@ -79,6 +81,7 @@ impl Refusal {
             }
             Refusal::BodySlow => close(text(StatusCode::REQUEST_TIMEOUT, "the body did not come in time")),
             Refusal::BodyBroken => close(text(StatusCode::BAD_REQUEST, "the body's framing is wrong")),
+            Refusal::KeyUnavailable => unavailable(LATER, "the key that proves this cannot be fetched now"),
             Refusal::Busy => unavailable(SOON, "too many events at once"),
             Refusal::Late => unavailable(LATER, "recording took too long"),
             Refusal::Store(error) => match error {
