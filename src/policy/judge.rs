@@ -167,24 +167,33 @@ pub fn affected(set: &PolicySet, observation: &Observation, changes: &[Change]) 
     let mut gather = Gather::new(observation);
     let mut targets = BTreeSet::new();
     for (n, policy) in governing(set, observation) {
+        let (mut tags, mut digests) = (BTreeSet::new(), BTreeSet::new());
         for change in changes {
             match change {
                 Change::Tag { tag, old, new } => {
-                    targets.insert(Target::Tag(n, tag.clone()));
-                    // A tag that was not there and is not there concerns nobody, whatever an event said of it.
-                    if old.is_none() && new.is_none() {
-                        continue;
-                    }
-                    neighbours(&mut gather, n, policy, tag, changes, &mut targets);
+                    // A tag that was not there and is not there concerns nobody but itself, whatever an event said of it.
+                    let concerned = if old.is_none() && new.is_none() { &mut targets } else { &mut tags };
+                    concerned.insert(Target::Tag(n, tag.clone()));
                     // What the tag left or came to may be gone or back with it, and whatever shares it is at this
                     // version, or is so no more.
-                    for digest in old.iter().chain(new.as_ref().filter(|new| old.as_ref() != Some(new))) {
-                        led_to(&mut gather, n, policy, digest, changes, &mut targets);
-                    }
+                    digests.extend(old.iter().chain(new));
                 }
-                Change::Manifest(digest) => led_to(&mut gather, n, policy, digest, changes, &mut targets),
+                Change::Manifest(digest) => {
+                    digests.insert(digest);
+                }
             }
         }
+        // What leads to a manifest, directly or through indexes.
+        for digest in digests {
+            tags_on(&mut gather, n, digest, &mut tags);
+            tags_above(&mut gather, n, digest, &mut tags);
+        }
+        for target in &tags {
+            if let Target::Tag(_, tag) = target {
+                neighbours(&mut gather, n, policy, tag, changes, &mut targets);
+            }
+        }
+        targets.extend(tags);
     }
     while targets.len() > AFFECTED_MAX {
         targets.pop_last();
@@ -255,26 +264,6 @@ fn neighbours(
     // What is expected beside this tag, of its own class or another: a repository that has one tag must have these.
     let expecting = policy.classes.iter().enumerate().filter(|(_, other)| other.expected.is_some());
     targets.extend(expecting.map(|(c, _)| Target::Class(n, c)));
-}
-
-/// The tags that lead to a manifest, directly or through indexes, and what is related to them.
-fn led_to(
-    gather: &mut Gather<'_>,
-    n: usize,
-    policy: &Policy,
-    digest: &Digest,
-    changes: &[Change],
-    targets: &mut BTreeSet<Target>,
-) {
-    let mut tags = BTreeSet::new();
-    tags_on(gather, n, digest, &mut tags);
-    tags_above(gather, n, digest, &mut tags);
-    for target in &tags {
-        if let Target::Tag(_, tag) = target {
-            neighbours(gather, n, policy, tag, changes, targets);
-        }
-    }
-    targets.extend(tags);
 }
 
 fn tags_on(gather: &mut Gather<'_>, n: usize, digest: &Digest, targets: &mut BTreeSet<Target>) {
