@@ -5,8 +5,8 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::codec::{self, damaged, time};
-use super::journal::known_repo;
 use super::list;
+use super::queue::known_repo;
 use crate::history::TagHistory;
 use crate::image::{Digest, ImageConfig, Manifest, MediaType, Repository, Tag};
 use crate::policy::violation::Violation;

@@ -93,12 +93,20 @@ pub(super) fn action(word: &str) -> Result<Action, StoreError> {
 }
 
 /// Bytes read one by one, with damage where they end too early.
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     bytes: &'a [u8],
     what: &'static str,
 }
 
 impl<'a> Reader<'a> {
+    pub(super) fn new(bytes: &'a [u8], what: &'static str) -> Reader<'a> {
+        Reader { bytes, what }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
     fn take(&mut self, count: usize) -> Result<&'a [u8], StoreError> {
         let (head, rest) =
             self.bytes.split_at_checked(count).ok_or_else(|| damaged(self.what, "it ends in the middle"))?;
@@ -106,29 +114,47 @@ impl<'a> Reader<'a> {
         Ok(head)
     }
 
-    fn byte(&mut self) -> Result<u8, StoreError> {
+    pub(super) fn byte(&mut self) -> Result<u8, StoreError> {
         Ok(self.take(1)?[0])
     }
 
-    fn number(&mut self) -> Result<i64, StoreError> {
+    pub(super) fn number(&mut self) -> Result<i64, StoreError> {
         let mut bytes = [0; 8];
         bytes.copy_from_slice(self.take(8)?);
         Ok(i64::from_be_bytes(bytes))
     }
 
     /// A length of two bytes and as many bytes.
-    fn chunk(&mut self) -> Result<&'a [u8], StoreError> {
+    pub(super) fn chunk(&mut self) -> Result<&'a [u8], StoreError> {
         let length = usize::from(self.byte()?) << 8 | usize::from(self.byte()?);
         self.take(length)
     }
 
-    fn text(&mut self) -> Result<&'a str, StoreError> {
+    pub(super) fn text(&mut self) -> Result<&'a str, StoreError> {
         std::str::from_utf8(self.chunk()?).map_err(|e| damaged(self.what, e))
+    }
+
+    /// A length of four bytes and as many bytes.
+    pub(super) fn long(&mut self) -> Result<&'a [u8], StoreError> {
+        let mut length = [0; 4];
+        length.copy_from_slice(self.take(4)?);
+        self.take(u32::from_be_bytes(length) as usize)
+    }
+
+    pub(super) fn long_text(&mut self) -> Result<&'a str, StoreError> {
+        std::str::from_utf8(self.long()?).map_err(|e| damaged(self.what, e))
     }
 }
 
+/// Appends bytes as [`Reader::long`] reads them; what is longer than 4 GiB, which nobody can send, is cut there.
+pub(super) fn put_long(out: &mut Vec<u8>, bytes: &[u8]) {
+    let bytes = &bytes[..bytes.len().min(u32::MAX as usize)];
+    out.extend((bytes.len() as u32).to_be_bytes());
+    out.extend(bytes);
+}
+
 /// Appends a chunk as [`Reader::chunk`] reads it; what is longer than 64 KiB is cut there.
-fn put_chunk(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(super) fn put_chunk(out: &mut Vec<u8>, bytes: &[u8]) {
     let bytes = &bytes[..bytes.len().min(usize::from(u16::MAX))];
     out.extend((bytes.len() as u16).to_be_bytes());
     out.extend(bytes);
@@ -172,9 +198,9 @@ fn cut(text: &str) -> &str {
 
 /// Reads what [`sightings_bytes`] wrote.
 pub(super) fn sightings(bytes: &[u8]) -> Result<Vec<Sighting>, StoreError> {
-    let mut reader = Reader { bytes, what: "a tag's history" };
+    let mut reader = Reader::new(bytes, "a tag's history");
     let mut out = Vec::with_capacity(bytes.len() / 44);
-    while !reader.bytes.is_empty() {
+    while !reader.is_empty() {
         let flags = reader.byte()?;
         let at = time(reader.number()?);
         let digest = if flags & HAS_DIGEST != 0 { Some(digest(reader.chunk()?)?) } else { None };
@@ -213,9 +239,9 @@ pub(super) fn places_bytes(places: &[Place]) -> Vec<u8> {
 
 /// Reads what [`places_bytes`] wrote.
 pub(super) fn places(bytes: &[u8]) -> Result<Vec<Place>, StoreError> {
-    let mut reader = Reader { bytes, what: "a tag's lines" };
+    let mut reader = Reader::new(bytes, "a tag's lines");
     let mut out = Vec::new();
-    while !reader.bytes.is_empty() {
+    while !reader.is_empty() {
         let number: [u8; 4] = reader.chunk()?.try_into().map_err(|e| damaged("a tag's lines", e))?;
         let line = i64::from(u32::from_be_bytes(number));
         out.push(Place { line, group: reader.chunk()?.to_vec(), rank: reader.chunk()?.to_vec() });

@@ -25,7 +25,8 @@ pub(super) fn unusable(path: &Path, why: impl std::fmt::Display) -> StoreError {
     StoreError::Unusable { path: path.display().to_string(), why: why.to_string() }
 }
 
-fn private() -> OpenOptions {
+/// How files are opened or made that only the owner reads.
+pub(super) fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE);
     options

@@ -1,334 +1,597 @@
-//! Events on their way in, and work on its way out: append, claim, rechecks, and when a repository may be claimed.
+//! The journal: what was acknowledged and is not yet filed among the record, in two files beside it.
+//!
+//! A thread of its own takes everything that waits, writes it as one frame, syncs once and only then answers. Filing,
+//! which costs many times more, comes when somebody wants work ([`super::filer`]). The files are written in turns: one
+//! is begun anew once all of it is filed for good, so a sync rarely has more to write than the frame.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::HashSet;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder, JoinHandle};
+use std::time::Instant;
 
-use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot};
 
-use super::codec::{self, damaged, nanos, time};
-use super::writer::Writing;
-use crate::event::{Event, Stage};
-use crate::image::Repository;
-use crate::store::{Appended, Claim, DeadLetter, Incoming, Queued, Recheck, StoreError};
+use super::entry::{self, Entries, Entry, Fingerprints};
+use super::frame::{self, Frame, Run, Salt};
+use super::queue::Backlog;
+use super::writer::{Gone, Shared};
+use super::{codec, file};
+use crate::store::{Appended, DeadLetter, Incoming, StoreError};
 
-/// Bytes counted for an event besides its texts: its row's numbers and its places in the indexes.
-const EVENT_BYTES: usize = 200;
+/// The two files, beside the store's.
+pub(super) const FILES: [&str; 2] = [".journal-a", ".journal-b"];
 
-/// How much may wait.
+/// Appends that wait before those who bring more wait themselves.
+const WAITING_MAX: usize = 4_096;
+/// Most appends in one frame, and most bytes of entries after which no more are added: bounds how long the first of
+/// them waits for the last.
+const GROUP_MAX: usize = 1_024;
+const GROUP_BYTES: usize = 1 << 20;
+/// Fingerprints of the newest events that are kept, twice as many at most: about 9 MiB.
+const KNOWN: usize = 1 << 17;
+
+/// How big the files are, in bytes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Backlog {
+pub(super) struct Sizes {
+    /// A file that is this long is left for the other when that is free.
+    pub(super) turn: u64,
+    /// Written with zeros this far ahead, so that a sync need not make the file longer.
+    pub(super) ahead: u64,
+    /// As if the disk were full there.
+    pub(super) most: u64,
+}
+
+impl Sizes {
+    pub(super) fn new(most: Option<u64>) -> Sizes {
+        Sizes { turn: 4 << 20, ahead: 256 << 10, most: most.unwrap_or(u64::MAX) }
+    }
+}
+
+/// How far the journal is written and filed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Position {
+    /// Which file is written.
+    pub(super) current: usize,
+    /// Where the last synced frame of each ends.
+    pub(super) ends: [u64; 2],
+    /// The number of the first entry of each, and the one after its last.
+    pub(super) firsts: [u64; 2],
+    pub(super) nexts: [u64; 2],
+    /// The number of the next entry.
+    pub(super) next: u64,
+    /// Entries below this number are filed.
+    pub(super) filed: u64,
+    /// And those below this one even if power is cut.
+    pub(super) for_good: u64,
+    /// Events that are not filed.
     pub(super) events: u64,
+    /// What they count in bytes.
     pub(super) bytes: u64,
+    /// Whether filing failed when it was tried last: then nothing more is taken in.
+    pub(super) stuck: bool,
 }
 
-/// The number of a repository, `None` when it was never seen.
-pub(super) fn known_repo(conn: &Connection, repository: &Repository) -> Result<Option<i64>, StoreError> {
-    let mut find = conn.prepare_cached("SELECT id FROM repositories WHERE host = ?1 AND name = ?2")?;
-    let key = params![repository.host.as_str(), repository.name.as_str()];
-    Ok(find.query_row(key, |row| row.get(0)).optional()?)
+/// What the thread that appends, the one that files and those who ask share.
+#[derive(Debug, Default)]
+pub(super) struct Front(Mutex<Position>);
+
+impl Front {
+    pub(super) fn position(&self) -> MutexGuard<'_, Position> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there is something to file.
+    pub(super) fn waits(&self) -> bool {
+        let position = self.position();
+        position.filed < position.next
+    }
+
+    /// Whether there is something to file, and filing it did not fail just now.
+    pub(super) fn flows(&self) -> bool {
+        self.waits() && !self.position().stuck
+    }
 }
 
-/// The number of a repository, given one if it has none.
-pub(super) fn repo(conn: &Connection, repository: &Repository) -> Result<i64, StoreError> {
-    if let Some(id) = known_repo(conn, repository)? {
-        return Ok(id);
-    }
-    conn.prepare_cached("INSERT INTO repositories(host, name) VALUES (?1, ?2)")?
-        .execute(params![repository.host.as_str(), repository.name.as_str()])?;
-    Ok(conn.last_insert_rowid())
+/// A place in the journal.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Cursor {
+    pub(super) file: usize,
+    pub(super) at: u64,
+    /// The number of the entry that comes there.
+    pub(super) next: u64,
 }
 
-/// Records events and dead letters.
-pub(super) fn append(
-    w: &mut Writing<'_>,
-    events: &[Incoming],
-    dead: &[DeadLetter],
-    backlog: Backlog,
-) -> Result<Appended, StoreError> {
-    let mut appended = Appended::default();
-    for incoming in events {
-        match insert(w.conn, incoming)? {
-            Some(bytes) => {
-                appended.recorded += 1;
-                w.change.queued += 1;
-                w.change.queued_bytes += bytes;
-            }
-            None => appended.duplicate += 1,
-        }
-    }
-    let queued = (w.totals.queued + w.change.queued).max(0) as u64;
-    let bytes = (w.totals.queued_bytes + w.change.queued_bytes).max(0) as u64;
-    if appended.recorded > 0 && (queued > backlog.events || bytes > backlog.bytes) {
-        return Err(StoreError::BacklogFull { events: w.totals.queued.max(0) as u64 });
-    }
-    for letter in dead {
-        let headers = serde_json::to_string(&letter.headers).map_err(|e| damaged("a dead letter's headers", e))?;
-        w.conn
-            .prepare_cached(
-                "INSERT INTO dead_letters(source, received_at, fault, headers, body) VALUES (?1, ?2, ?3, ?4, ?5)",
-            )?
-            .execute(params![&*letter.source, nanos(letter.received_at), letter.fault, headers, &*letter.body])?;
-        w.change.dead_letters += 1;
-    }
-    failpoint!("append-done");
-    w.work |= appended.recorded > 0;
-    Ok(appended)
+/// What is in the files when a store is opened, or looked at from beside.
+pub(super) struct Found {
+    /// The position that follows from it.
+    pub(super) position: Position,
+    /// Where the first frame that is not filed begins.
+    pub(super) cursor: Cursor,
+    /// Dead letters that are not filed.
+    pub(super) dead_letters: u64,
 }
 
-/// Inserts one event and says how many bytes it counts; `None` for a duplicate.
-fn insert(conn: &Connection, incoming: &Incoming) -> Result<Option<i64>, StoreError> {
-    let repo = repo(conn, &incoming.repository)?;
-    let event = &incoming.event;
-    let texts = [Some(incoming.key.as_str()), event.id.as_deref(), event.actor.as_deref(), Some(&*incoming.source)];
-    let tag = event.tag.as_ref().map(|t| t.as_str());
-    let bytes = EVENT_BYTES + texts.iter().flatten().chain(tag.iter()).map(|t| t.len()).sum::<usize>();
-    failpoint!("event-before");
-    let inserted = conn
-        .prepare_cached(
-            "INSERT INTO events(repo, source, key, received_at, action, registry, tag, digest, id, at, actor, bytes,
-                intended)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) ON CONFLICT(repo, source, key) DO NOTHING",
-        )?
-        .execute(params![
-            repo,
-            &*incoming.source,
-            if cfg!(sabotage = "no_dedupe") { uuid::Uuid::now_v7().to_string() } else { incoming.key.clone() },
-            nanos(incoming.received_at),
-            event.action.as_str(),
-            event.registry.as_ref().map(|h| h.as_str()),
-            tag,
-            event.digest.as_ref().map(codec::digest_bytes),
-            event.id,
-            event.at.map(nanos),
-            event.actor,
-            bytes as i64,
-            event.stage == Stage::Intended,
-        ])?;
-    if inserted == 0 {
-        return Ok(None);
-    }
-    failpoint!("event-inserted");
-    // Somebody who has the repository finds the rest when giving it back.
-    conn.prepare_cached(
-        "UPDATE repositories SET ready = 0, lane = ?2, first = ?3
-         WHERE id = ?1 AND leased_until IS NULL AND (ready IS NULL OR ready > 0)",
-    )?
-    .execute(params![repo, &*incoming.source, conn.last_insert_rowid()])?;
-    Ok(Some(bytes as i64))
+/// What the record says of its journal.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Head {
+    /// Entries below this number are filed.
+    pub(super) filed: u64,
+    /// The store's own number.
+    pub(super) salt: Salt,
 }
 
-/// Works out when a repository that nobody has may be claimed next.
-pub(super) fn schedule(conn: &Connection, repo: i64) -> Result<bool, StoreError> {
-    let event: Option<(i64, i64)> = conn
-        .prepare_cached("SELECT due, number FROM events WHERE repo = ?1 AND state < 2 ORDER BY due, number LIMIT 1")?
-        .query_row([repo], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
-    let recheck: Option<i64> =
-        conn.prepare_cached("SELECT min(due) FROM rechecks WHERE repo = ?1")?.query_row([repo], |row| row.get(0))?;
-    let (ready, lane, first) = match event {
-        Some((0, number)) => {
-            let source: String = conn
-                .prepare_cached("SELECT source FROM events WHERE number = ?1")?
-                .query_row([number], |row| row.get(0))?;
-            (Some(0), source, number)
-        }
-        other => ([other.map(|(due, _)| due), recheck].into_iter().flatten().min(), String::new(), 0),
+impl Head {
+    pub(super) fn read(conn: &Connection) -> Result<Head, StoreError> {
+        let (filed, salt): (i64, Vec<u8>) =
+            conn.query_row("SELECT filed, salt FROM journal", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let salt = salt.try_into().map_err(|_| codec::damaged("the journal's salt", "its length is another"))?;
+        Ok(Head { filed: filed as u64, salt })
+    }
+}
+
+/// A fault of the files.
+pub(super) fn fault(error: &io::Error) -> StoreError {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::DiskFull,
+        _ => StoreError::Broken(format!("the journal: {error}")),
+    }
+}
+
+fn unreadable(error: &io::Error) -> StoreError {
+    StoreError::Unavailable(format!("the journal cannot be read: {error}"))
+}
+
+/// Opens the files that are there, for reading.
+pub(super) fn files_to_read(store: &Path) -> Result<[Option<File>; 2], StoreError> {
+    let open = |name| match File::open(file::beside(store, name)) {
+        Ok(file) => Ok(Some(file)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(unreadable(&e)),
     };
-    conn.prepare_cached(
-        "UPDATE repositories SET ready = ?2, lane = ?3, first = ?4, leased_until = NULL WHERE id = ?1",
-    )?
-    .execute(params![repo, ready, lane, first])?;
-    Ok(ready.is_some())
+    Ok([open(FILES[0])?, open(FILES[1])?])
 }
 
-/// Gives back what a process that ended held: whoever opens the store is alone.
-pub(super) fn release_all(conn: &Connection) -> Result<(), StoreError> {
-    let held: Vec<i64> = conn
-        .prepare("SELECT id FROM repositories WHERE leased_until IS NOT NULL")?
-        .query_map([], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
-    for repo in held {
-        conn.execute("UPDATE repositories SET fence = fence + 1 WHERE id = ?1", [repo])?;
-        schedule(conn, repo)?;
+/// Reads what is not filed, and hands each frame on.
+pub(super) fn look(
+    files: &[Option<File>; 2],
+    head: &Head,
+    mut each: impl FnMut(&Frame) -> Result<(), StoreError>,
+) -> Result<Found, StoreError> {
+    let mut position = Position { next: head.filed, filed: head.filed, for_good: head.filed, ..Position::default() };
+    let mut found = Found { position, cursor: Cursor { next: head.filed, ..Cursor::default() }, dead_letters: 0 };
+    let mut runs: Vec<(usize, &File, Run)> = Vec::new();
+    for (n, file) in files.iter().enumerate() {
+        let Some(file) = file else { continue };
+        let run = frame::run(file, &head.salt).map_err(|e| unreadable(&e))?;
+        // What is filed may be written over.
+        runs.extend(run.filter(|run| run.next > head.filed).map(|run| (n, file, run)));
     }
-    Ok(())
-}
-
-/// The lanes in which something waits, each with the time of its first: one seek a lane.
-fn lanes(conn: &Connection) -> Result<Vec<(String, i64)>, StoreError> {
-    let mut next = conn.prepare_cached(
-        "SELECT lane, ready FROM repositories WHERE ready IS NOT NULL AND lane > ?1 ORDER BY lane, ready LIMIT 1",
-    )?;
-    let mut first = conn.prepare_cached(
-        "SELECT lane, ready FROM repositories WHERE ready IS NOT NULL AND lane = '' ORDER BY lane, ready LIMIT 1",
-    )?;
-    let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get(1)?));
-    let mut found: Vec<(String, i64)> = first.query_row([], read).optional()?.into_iter().collect();
-    let mut after = String::new();
-    while let Some(lane) = next.query_row([&after], read).optional()? {
-        after.clone_from(&lane.0);
-        found.push(lane);
+    runs.sort_by_key(|(_, _, run)| run.first);
+    let next = runs.iter().map(|(_, _, run)| run.next).max().unwrap_or(head.filed);
+    for (n, file) in files.iter().enumerate() {
+        if let Some(file) = file
+            && frame::any_after(file, &head.salt, next).map_err(|e| unreadable(&e))?
+        {
+            return Err(codec::damaged("the journal", format!("{} is not whole before entry {next}", FILES[n])));
+        }
     }
+    for (nth, (n, file, run)) in runs.into_iter().enumerate() {
+        let follows = if nth == 0 { run.first <= position.next } else { run.first == position.next };
+        if !follows {
+            let why = format!(
+                "{} begins with entry {} where {} is next: it belongs to another moment of the record, which was put back without it, or lacks what went before",
+                FILES[n], run.first, position.next
+            );
+            return Err(codec::damaged("the journal", why));
+        }
+        let mut at = 0;
+        while let Some(frame) = frame::read(file, &head.salt, at, run.end).map_err(|e| unreadable(&e))? {
+            if frame.next() <= head.filed {
+                at = frame.end;
+                continue;
+            }
+            if nth == 0 && position.events == 0 && found.dead_letters == 0 {
+                found.cursor = Cursor { file: n, at, next: frame.first };
+            }
+            for entry in Entries::of(frame.entries()) {
+                match entry? {
+                    Entry::Event(event) => {
+                        position.events += 1;
+                        position.bytes += event.counted();
+                    }
+                    Entry::Dead(_) => found.dead_letters += 1,
+                }
+            }
+            each(&frame)?;
+            at = frame.end;
+        }
+        position.current = n;
+        position.ends[n] = run.end;
+        (position.firsts[n], position.nexts[n], position.next) = (run.first, run.next, run.next);
+    }
+    found.position = position;
     Ok(found)
 }
 
-/// When something may be claimed next; `None` when nothing waits.
-pub(super) fn next_ready(conn: &Connection) -> Result<Option<Timestamp>, StoreError> {
-    Ok(lanes(conn)?.into_iter().map(|(_, ready)| time(ready)).min())
+/// Removes the files, all of them being filed for good. What cannot be removed now is found to be filed at the next start.
+pub(super) fn remove(store: &Path) {
+    failpoint!("journal-remove");
+    for name in FILES {
+        let _ = std::fs::remove_file(file::beside(store, name));
+    }
+    failpoint!("journal-removed");
 }
 
-/// Who was served how long ago, so that lanes take turns.
-pub(super) type Turns = HashMap<String, u64>;
-
-/// Claims repositories.
-pub(super) fn claim(
-    w: &mut Writing<'_>,
-    turns: &mut Turns,
-    now: Timestamp,
-    repositories: usize,
-    events: usize,
-    lease: Duration,
-) -> Result<Vec<Claim>, StoreError> {
-    failpoint!("claim-before");
-    let mut waiting = Vec::new();
-    for (lane, ready) in lanes(w.conn)? {
-        if ready > nanos(now) {
-            continue;
-        }
-        let repos: Vec<i64> = w
-            .conn
-            .prepare_cached(
-                "SELECT id FROM repositories WHERE lane = ?1 AND ready IS NOT NULL AND ready <= ?2
-                 ORDER BY ready, first LIMIT ?3",
-            )?
-            .query_map(params![lane, nanos(now), repositories as i64], |row| row.get(0))?
-            .collect::<Result<_, _>>()?;
-        waiting.push((turns.get(&lane).copied().unwrap_or(0), lane, repos.into_iter()));
-    }
-    waiting.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
-    let mut turn = turns.values().copied().max().unwrap_or(0);
-    let mut chosen = Vec::new();
-    while chosen.len() < repositories {
-        let before = chosen.len();
-        for (_, lane, repos) in &mut waiting {
-            if let Some(repo) = repos.next()
-                && chosen.len() < repositories
-            {
-                chosen.push(repo);
-                turn += 1;
-                turns.insert(lane.clone(), turn);
-            }
-        }
-        if chosen.len() == before {
+/// What the journal beside a store holds that is not filed, whoever is at work on it.
+pub(super) fn look_beside(store: &Path, conn: &Connection) -> Result<Found, StoreError> {
+    /// What is written over or half written while it is read is whole the next time.
+    const TRIES: usize = 3;
+    let mut found = Err(StoreError::Unavailable("the journal was not read".into()));
+    for _ in 0..TRIES {
+        let head = Head::read(conn)?;
+        found = look(&files_to_read(store)?, &head, |_| Ok(()));
+        if !matches!(found, Err(StoreError::Damaged { .. })) {
             break;
         }
     }
-    let until = nanos(now.checked_add(lease).unwrap_or(Timestamp::MAX));
-    chosen.into_iter().map(|repo| take(w.conn, repo, now, until, events)).collect()
+    found
 }
 
-/// Takes one repository.
-fn take(conn: &Connection, repo: i64, now: Timestamp, until: i64, events: usize) -> Result<Claim, StoreError> {
-    let (host, name, fence): (String, String, i64) = conn
-        .prepare_cached(
-            "UPDATE repositories SET fence = fence + 1, leased_until = ?2, ready = ?2, lane = '', first = 0
-             WHERE id = ?1 RETURNING host, name, fence",
-        )?
-        .query_row(params![repo, until], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-    let repository = codec::repository(&host, &name)?;
-    let mut claim = Claim { fence: fence as u64, events: Vec::new(), rechecks: Vec::new(), repository };
-    let mut queued = conn.prepare_cached(
-        "SELECT number, source, key, received_at, action, registry, tag, digest, id, at, actor, attempts, intended FROM events
-         WHERE repo = ?1 AND state < 2 AND due <= ?2 ORDER BY due, number LIMIT ?3",
-    )?;
-    let mut rows = queued.query(params![repo, nanos(now), events as i64])?;
-    while let Some(row) = rows.next()? {
-        let registry: Option<String> = row.get(5)?;
-        let source: String = row.get(1)?;
-        claim.events.push(Queued {
-            id: row.get(0)?,
-            attempts: row.get(11)?,
-            incoming: Incoming {
-                source: Arc::from(source),
-                repository: claim.repository.clone(),
-                key: row.get(2)?,
-                received_at: time(row.get(3)?),
-                event: Event {
-                    action: codec::action(row.get_ref(4)?.as_str().map_err(|e| damaged("an event", e))?)?,
-                    stage: if row.get(12)? { Stage::Intended } else { Stage::Done },
-                    registry: registry.map(|r| r.parse()).transpose().map_err(|e| damaged("an event", e))?,
-                    repository: claim.repository.name.clone(),
-                    tag: codec::tag(row.get::<_, Option<String>>(6)?.as_deref().unwrap_or_default())?,
-                    digest: codec::digest_column(row, 7)?,
-                    id: row.get(8)?,
-                    at: row.get::<_, Option<i64>>(9)?.map(time),
-                    actor: row.get(10)?,
-                },
-            },
-        });
-    }
-    claim.events.sort_by_key(|event| event.id);
-    let mut due = conn.prepare_cached(
-        "SELECT tag, due, origin, attempts FROM rechecks WHERE repo = ?1 AND due <= ?2 ORDER BY due LIMIT ?3",
-    )?;
-    let mut rows = due.query(params![repo, nanos(now), events as i64])?;
-    while let Some(row) = rows.next()? {
-        claim.rechecks.push(Recheck {
-            tag: codec::tag(&row.get::<_, String>(0)?)?,
-            due: time(row.get(1)?),
-            origin: codec::origin(&row.get::<_, String>(2)?)?,
-            attempts: row.get(3)?,
-        });
-    }
-    Ok(claim)
+/// The newest events, so that one that comes again is told from one that is new without asking the record. What came
+/// again after more than these is found when it is filed, and changes nothing either.
+struct Known {
+    young: HashSet<u128>,
+    old: HashSet<u128>,
 }
 
-/// Notes rechecks, the earlier of two for one tag; `fence` is what a claim must exceed to remove them. Says by how many
-/// there are more that only judge again.
-pub(super) fn want(conn: &Connection, repo: i64, rechecks: &[Recheck], fence: i64) -> Result<i64, StoreError> {
-    let mut known =
-        conn.prepare_cached("SELECT origin = 'policy-change' FROM rechecks WHERE repo = ?1 AND tag = ?2")?;
-    let mut upsert = conn.prepare_cached(
-        "INSERT INTO rechecks(repo, tag, due, origin, attempts, fence) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-         ON CONFLICT(repo, tag) DO UPDATE SET
-            -- Judging again must not swallow a look at the registry; of two looks the earlier one says why.
-            origin = CASE
-                WHEN origin = 'policy-change' THEN excluded.origin
-                WHEN excluded.origin = 'policy-change' OR excluded.due >= due THEN origin
-                ELSE excluded.origin END,
-            attempts = iif(excluded.due < due, excluded.attempts, attempts),
-            due = min(due, excluded.due),
-            fence = max(fence, excluded.fence)
-         RETURNING origin = 'policy-change'",
-    )?;
-    let mut more = 0;
-    for recheck in rechecks {
-        let tag = codec::tag_text(recheck.tag.as_ref());
-        let before: Option<bool> = known.query_row(params![repo, tag], |row| row.get(0)).optional()?;
-        let after: bool = upsert.query_row(
-            params![repo, tag, nanos(recheck.due), recheck.origin.as_str(), recheck.attempts, fence],
-            |row| row.get(0),
+impl Known {
+    fn contains(&self, print: u128) -> bool {
+        self.young.contains(&print) || self.old.contains(&print)
+    }
+
+    fn insert(&mut self, print: u128) {
+        if self.young.len() >= KNOWN {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(print);
+    }
+
+    /// Those that are filed; what is in the journal is added by who reads it.
+    fn newest(conn: &Connection, prints: &Fingerprints) -> Result<Known, StoreError> {
+        let mut known = Known { young: HashSet::new(), old: HashSet::new() };
+        let mut newest = conn.prepare(
+            "SELECT r.host, r.name, e.source, e.key FROM events e CROSS JOIN repositories r ON r.id = e.repo
+             ORDER BY e.number DESC LIMIT ?1",
         )?;
-        more += i64::from(after) - i64::from(before == Some(true));
+        let mut rows = newest.query([KNOWN as i64 / 2])?;
+        while let Some(row) = rows.next()? {
+            let text = |column| row.get_ref(column)?.as_str().map_err(|e| codec::damaged("an event", e));
+            known.insert(prints.of(text(0)?, text(1)?, text(2)?, text(3)?));
+        }
+        Ok(known)
     }
-    Ok(more)
 }
 
-/// Wants tags judged again, from outside a step.
-pub(super) fn recheck(w: &mut Writing<'_>, repository: &Repository, rechecks: &[Recheck]) -> Result<(), StoreError> {
-    let Some(earliest) = rechecks.iter().map(|r| nanos(r.due)).min() else { return Ok(()) };
-    let repo = repo(w.conn, repository)?;
-    let fence: i64 =
-        w.conn.prepare_cached("SELECT fence FROM repositories WHERE id = ?1")?.query_row([repo], |row| row.get(0))?;
-    w.change.rejudging += want(w.conn, repo, rechecks, fence)?;
-    w.conn
-        .prepare_cached(
-            "UPDATE repositories SET ready = ?2, lane = '', first = 0
-             WHERE id = ?1 AND leased_until IS NULL AND (ready IS NULL OR ready > ?2)",
-        )?
-        .execute(params![repo, earliest])?;
-    w.work = true;
-    Ok(())
+/// What one call hands over, as entries.
+struct Piece {
+    bytes: Vec<u8>,
+    /// Where each entry ends, and of an event who it is and how many bytes it counts.
+    ends: Vec<(usize, Option<(u128, u64)>)>,
+    to: oneshot::Sender<Result<Appended, StoreError>>,
 }
+
+/// The running journal.
+pub(super) struct Journal {
+    waiting: Option<mpsc::Sender<Piece>>,
+    thread: Option<JoinHandle<()>>,
+    prints: Fingerprints,
+}
+
+/// Entries out of what was handed over.
+fn entries(
+    events: &[Incoming],
+    dead: &[DeadLetter],
+    prints: &Fingerprints,
+    mut each: impl FnMut(usize, Option<(u128, u64)>),
+) -> Result<Vec<u8>, StoreError> {
+    /// More than most events take.
+    const USUAL: usize = 512;
+    let mut bytes = Vec::with_capacity(events.len() * USUAL);
+    for event in events {
+        let (counted, print) = entry::put_event(&mut bytes, event, prints);
+        each(bytes.len(), Some((print, counted)));
+    }
+    for letter in dead {
+        entry::put_dead(&mut bytes, letter)?;
+        each(bytes.len(), None);
+    }
+    Ok(bytes)
+}
+
+/// The entries alone, for a store without a journal.
+pub(super) fn plain_entries(events: &[Incoming], dead: &[DeadLetter]) -> Result<Vec<u8>, StoreError> {
+    entries(events, dead, &Fingerprints::new(), |_, _| {})
+}
+
+impl Journal {
+    /// Starts the thread over the files of `store`, which are made if they are missing, going on from what is in them.
+    /// Also gives where filing goes on.
+    pub(super) fn open(
+        store: &Path,
+        conn: &Connection,
+        sizes: Sizes,
+        backlog: Backlog,
+        shared: Arc<Shared>,
+    ) -> Result<(Journal, Cursor), StoreError> {
+        let head = Head::read(conn)?;
+        let prints = Fingerprints::new();
+        let mut known = Known::newest(conn, &prints)?;
+        let there = files_to_read(store)?;
+        let found = look(&there, &head, |frame| {
+            for entry in Entries::of(frame.entries()) {
+                if let Entry::Event(event) = entry? {
+                    known.insert(prints.of(event.host, event.name, event.source, event.key));
+                }
+            }
+            Ok(())
+        })?;
+        if there.iter().any(Option::is_some) {
+            // What an ended process filed may be written over from now on, so it has to be on disk.
+            conn.execute("UPDATE journal SET filed = filed", [])?;
+        }
+        let open = |name| file::private().open(file::beside(store, name)).map_err(|e| file::unusable(store, e));
+        let files = [open(FILES[0])?, open(FILES[1])?];
+        let mut lengths = [0; 2];
+        for (file, length) in files.iter().zip(&mut lengths) {
+            *length = file.metadata().map_err(|e| file::unusable(store, e))?.len();
+        }
+        failpoint!("journal-made");
+        file::sync_directory(store).map_err(|e| file::unusable(store, e))?;
+        *shared.front.position() = found.position;
+        let mut appender = Appender {
+            files,
+            lengths,
+            sizes,
+            salt: head.salt,
+            backlog,
+            known,
+            position: found.position,
+            shared,
+            frame: Vec::new(),
+        };
+        let (waiting, mut pieces) = mpsc::channel(WAITING_MAX);
+        let thread = Builder::new()
+            .name("store-journal".into())
+            .spawn(move || appender.run(&mut pieces))
+            .map_err(|e| StoreError::Unavailable(format!("no thread for the store: {e}")))?;
+        Ok((Journal { waiting: Some(waiting), thread: Some(thread), prints }, found.cursor))
+    }
+
+    /// Has events and dead letters put on disk, and waits for it.
+    pub(super) async fn append(&self, events: &[Incoming], dead: &[DeadLetter]) -> Result<Appended, StoreError> {
+        let ended = || StoreError::Broken("its journal has ended".into());
+        let mut ends = Vec::with_capacity(events.len() + dead.len());
+        let bytes = entries(events, dead, &self.prints, |end, event| ends.push((end, event)))?;
+        let (to, result) = oneshot::channel();
+        let waiting = self.waiting.as_ref().ok_or_else(ended)?;
+        waiting.send(Piece { bytes, ends, to }).await.map_err(|_| ended())?;
+        result.await.map_err(|_| ended())?
+    }
+}
+
+impl Drop for Journal {
+    /// Lets what waits be answered.
+    fn drop(&mut self) {
+        drop(self.waiting.take());
+        if let Some(thread) = self.thread.take() {
+            // A thread that panicked has said so already.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The thread that appends.
+struct Appender {
+    files: [File; 2],
+    /// How long they are, zeros ahead included.
+    lengths: [u64; 2],
+    sizes: Sizes,
+    salt: Salt,
+    backlog: Backlog,
+    known: Known,
+    /// Its own view: what others file is not in it.
+    position: Position,
+    shared: Arc<Shared>,
+    /// Kept for its memory.
+    frame: Vec<u8>,
+}
+
+impl Appender {
+    fn run(&mut self, waiting: &mut mpsc::Receiver<Piece>) {
+        let _gone = Gone { shared: self.shared.clone(), what: "journal" };
+        let mut group = Vec::new();
+        while let Some(piece) = waiting.blocking_recv() {
+            let mut bytes = piece.bytes.len();
+            group.push(piece);
+            while group.len() < GROUP_MAX
+                && bytes < GROUP_BYTES
+                && let Ok(piece) = waiting.try_recv()
+            {
+                bytes += piece.bytes.len();
+                group.push(piece);
+            }
+            self.commit(&mut group);
+        }
+    }
+
+    /// Writes the group as one frame, syncs it, and answers.
+    fn commit(&mut self, group: &mut Vec<Piece>) {
+        if let Some(fault) = self.refusal() {
+            group.drain(..).for_each(|piece| answer(piece, Err(fault.clone())));
+            return;
+        }
+        let (mut events, mut bytes) = self.waiting();
+        let (mut count, mut new_events, mut new_bytes) = (0_u32, 0, 0);
+        let mut fresh = HashSet::new();
+        let mut results = Vec::with_capacity(group.len());
+        let mut whole = std::mem::take(&mut self.frame);
+        frame::begin(&mut whole);
+        for piece in group.drain(..) {
+            let (begun, mut entries, mut appended, mut adds) = (whole.len(), 0_u32, Appended::default(), 0);
+            let mut prints = Vec::new();
+            let mut from = 0;
+            for (end, event) in &piece.ends {
+                let entry = &piece.bytes[from..*end];
+                from = *end;
+                if let Some((print, counted)) = event {
+                    if self.known.contains(*print) || !fresh.insert(*print) {
+                        appended.duplicate += 1;
+                        continue;
+                    }
+                    prints.push(*print);
+                    appended.recorded += 1;
+                    adds += counted;
+                }
+                entries += 1;
+                whole.extend_from_slice(entry);
+            }
+            let recorded = u64::from(appended.recorded);
+            let admitted =
+                if recorded == 0 { Ok(()) } else { self.backlog.admit(events + recorded, bytes + adds, events) };
+            if let Err(full) = admitted {
+                whole.truncate(begun);
+                prints.iter().for_each(|print| {
+                    fresh.remove(print);
+                });
+                answer(piece, Err(full));
+                continue;
+            }
+            (events, bytes, count) = (events + recorded, bytes + adds, count + entries);
+            (new_events, new_bytes) = (new_events + recorded, new_bytes + adds);
+            results.push((piece, appended));
+        }
+        let done = if count == 0 { Ok(()) } else { self.write(&mut whole, count, &mut results) };
+        self.frame = whole;
+        if done.is_ok() && count > 0 {
+            fresh.into_iter().for_each(|print| self.known.insert(print));
+            let mut shown = self.shared.front.position();
+            let Position { current, ends, firsts, nexts, next, .. } = self.position;
+            (shown.current, shown.ends, shown.firsts, shown.nexts, shown.next) = (current, ends, firsts, nexts, next);
+            shown.events += new_events;
+            shown.bytes += new_bytes;
+            drop(shown);
+            // Woken before it is told, so that nobody who was told wakes for what he did himself.
+            self.shared.work.notify_waiters();
+        }
+        failpoint!("journal-answers");
+        for (piece, appended) in results {
+            answer(piece, done.clone().map(|()| appended));
+        }
+    }
+
+    /// How many events wait, filed or not, and how many bytes they count.
+    fn waiting(&self) -> (u64, u64) {
+        let position = *self.shared.front.position();
+        let totals = self.shared.totals();
+        (position.events + totals.queued.max(0) as u64, position.bytes + totals.queued_bytes.max(0) as u64)
+    }
+
+    /// Why nothing can be taken in now.
+    fn refusal(&self) -> Option<StoreError> {
+        if let Some(why) = self.shared.broken.borrow().clone() {
+            return Some(StoreError::Broken(why));
+        }
+        (self.shared.front.position().stuck || !self.shared.may_grow()).then_some(StoreError::DiskFull)
+    }
+
+    /// Puts a frame on disk.
+    fn write(
+        &mut self,
+        whole: &mut Vec<u8>,
+        count: u32,
+        results: &mut Vec<(Piece, Appended)>,
+    ) -> Result<(), StoreError> {
+        let first = self.position.next;
+        frame::finish(whole, &self.salt, first, count);
+        let (file, at) = self.place();
+        let end = at + whole.len() as u64;
+        let begun = Instant::now();
+        let written = self.reach(file, end).and_then(|()| {
+            failpoint!("journal-write");
+            self.files[file].write_all_at(whole, at)
+        });
+        if let Err(e) = written {
+            // What is there of it is no frame, and the next one is written over it.
+            let fault = fault(&e);
+            match &fault {
+                StoreError::Broken(why) => self.shared.break_with(why),
+                // So that what is on record can go on while nothing more is taken in.
+                _ => self.shared.spend_reserve(),
+            }
+            return Err(fault);
+        }
+        failpoint!("journal-written");
+        if cfg!(sabotage = "ack_before_sync") {
+            results.drain(..).for_each(|(piece, appended)| answer(piece, Ok(appended)));
+        }
+        let synced = if cfg!(sabotage = "no_sync") { Ok(()) } else { self.files[file].sync_data() };
+        if let Err(e) = synced {
+            let why = format!("syncing the journal: {e}");
+            self.shared.break_with(&why);
+            return Err(StoreError::Broken(why));
+        }
+        failpoint!("journal-synced");
+        self.shared.committed(begun.elapsed());
+        let position = &mut self.position;
+        position.current = file;
+        if at == 0 {
+            position.firsts[file] = first;
+        }
+        position.ends[file] = end;
+        position.next += u64::from(count);
+        position.nexts[file] = position.next;
+        Ok(())
+    }
+
+    /// The file and place for the next frame.
+    fn place(&mut self) -> (usize, u64) {
+        let current = self.position.current;
+        let other = 1 - current;
+        let end = self.position.ends[current];
+        if end < self.sizes.turn || self.position.nexts[other] > self.shared.front.position().for_good {
+            return (current, end);
+        }
+        if self.lengths[other] > self.sizes.turn && self.files[other].set_len(self.sizes.turn).is_ok() {
+            self.lengths[other] = self.sizes.turn;
+        }
+        (other, 0)
+    }
+
+    /// Has a file reach as far as `end`.
+    fn reach(&mut self, file: usize, end: u64) -> io::Result<()> {
+        let length = self.lengths[file];
+        if end <= length {
+            return Ok(());
+        }
+        if end > self.sizes.most {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let ahead = end.max(length + self.sizes.ahead).min(self.sizes.most.max(end));
+        self.files[file].write_all_at(&vec![0; (ahead - length) as usize], length)?;
+        self.lengths[file] = ahead;
+        Ok(())
+    }
+}
+
+fn answer(piece: Piece, result: Result<Appended, StoreError>) {
+    // Who no longer waits needs no answer.
+    let _ = piece.to.send(result);
+}
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, ToSql};
 
 use super::codec::{self, damaged, nanos, time};
-use super::journal::known_repo;
+use super::queue::known_repo;
 use crate::image::{Host, Repository, RepositoryName, Tag};
 use crate::policy::violation::{Violation, ViolationKey};
 use crate::policy::{Reason, Rule, Severity, State};

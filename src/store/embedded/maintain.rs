@@ -10,7 +10,7 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags, params};
 
 use super::codec::{self, nanos};
-use super::{file, list, schema};
+use super::{file, filer, journal, list, schema};
 use crate::image::{Manifest, MediaType, Repository};
 use crate::store::StoreError;
 
@@ -19,6 +19,9 @@ pub(super) const PRUNE_ROWS: usize = 500;
 /// Pages given back in one piece of work.
 pub(super) const VACUUM_PAGES: i64 = 256;
 
+/// The first format with a journal.
+const JOURNAL_SINCE: u32 = 2;
+
 /// What a store holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Info {
@@ -26,7 +29,7 @@ pub struct Info {
     pub format: u32,
     /// Bytes of the file.
     pub bytes: u64,
-    /// Bytes of the log beside it.
+    /// Bytes of the log and the journal beside it.
     pub log_bytes: u64,
     /// Bytes in the file that hold nothing.
     pub free_bytes: u64,
@@ -88,21 +91,23 @@ pub(super) fn open_known(path: &Path) -> Result<(Connection, u32), StoreError> {
 /// Says what a store holds.
 pub(super) fn info(path: &Path) -> Result<Info, StoreError> {
     let (conn, format) = open_known(path)?;
+    let unfiled = if format < JOURNAL_SINCE { None } else { Some(journal::look_beside(path, &conn)?) };
+    let unfiled = unfiled.map_or((0, 0), |found| (found.position.events, found.dead_letters));
     let moment = conn.unchecked_transaction()?;
     let count = |sql: &str| -> Result<u64, StoreError> {
         Ok(moment.query_row(sql, [], |row| row.get::<_, i64>(0))?.max(0) as u64)
     };
-    let length = |path: &Path| std::fs::metadata(path).map_or(0, |m| m.len());
+    let length = |name: &str| std::fs::metadata(file::beside(path, name)).map_or(0, |m| m.len());
     Ok(Info {
         format,
-        bytes: length(path),
-        log_bytes: length(&file::beside(path, "-wal")),
+        bytes: length(""),
+        log_bytes: ["-wal", journal::FILES[0], journal::FILES[1]].map(length).iter().sum(),
         free_bytes: count("PRAGMA freelist_count")? * count("PRAGMA page_size")?,
         repositories: count("SELECT count(*) FROM repositories")?,
         tags: count("SELECT count(*) FROM tags")?,
-        events: count("SELECT count(*) FROM events")?,
-        waiting: count("SELECT count(*) FROM events WHERE state < 2")?,
-        dead_letters: count("SELECT count(*) FROM dead_letters")?,
+        events: count("SELECT count(*) FROM events")? + unfiled.0,
+        waiting: count("SELECT count(*) FROM events WHERE state < 2")? + unfiled.0,
+        dead_letters: count("SELECT count(*) FROM dead_letters")? + unfiled.1,
         contents: count("SELECT count(*) FROM contents")?,
         verdicts: count("SELECT count(*) FROM verdicts")?,
         violations: count("SELECT count(*) FROM violations")?,
@@ -119,7 +124,7 @@ pub(super) fn known(path: &Path, limit: usize) -> Result<Vec<Repository>, StoreE
 /// Reads everything: pages, relations, each tag's evidence, and each content against its digest.
 pub(super) fn verify(path: &Path) -> Result<Verification, StoreError> {
     let mut verification = Verification::default();
-    let (conn, _) = match open_known(path) {
+    let (conn, format) = match open_known(path) {
         Err(StoreError::Damaged { what, why }) => {
             verification.faults.push(format!("{what}: {why}"));
             return Ok(verification);
@@ -131,6 +136,11 @@ pub(super) fn verify(path: &Path) -> Result<Verification, StoreError> {
         if let Err(fault) = look(&conn, &mut verification) {
             verification.faults.push(fault.to_string());
         }
+    }
+    if format >= JOURNAL_SINCE
+        && let Err(fault) = journal::look_beside(path, &conn)
+    {
+        verification.faults.push(fault.to_string());
     }
     Ok(verification)
 }
@@ -180,15 +190,39 @@ fn contents(conn: &Connection, verification: &mut Verification) -> Result<(), St
 
 /// Copies a store, as of one moment, into a new file; a file that is there is left alone.
 pub(super) fn backup(path: &Path, target: &Path) -> Result<(), StoreError> {
-    let (conn, _) = open_known(path)?;
+    /// What the journal held may be filed and written over between the two looks.
+    const TRIES: usize = 3;
+    let (conn, format) = open_known(path)?;
     if target.exists() {
         return Err(file::unusable(target, "there is such a file already"));
     }
-    copy(&conn, target)
+    let mut done = Ok(());
+    for _ in 0..TRIES {
+        done = copy_with(
+            &conn,
+            target,
+            |copy| {
+                if format < JOURNAL_SINCE { Ok(()) } else { filer::complete_copy(path, copy) }
+            },
+        );
+        if !matches!(done, Err(StoreError::Damaged { .. })) {
+            break;
+        }
+    }
+    done
 }
 
-/// Copies what `conn` reads: under another name first, so that a copy that is there is whole.
+/// Copies what `conn` reads.
 pub(super) fn copy(conn: &Connection, target: &Path) -> Result<(), StoreError> {
+    copy_with(conn, target, |_| Ok(()))
+}
+
+/// Copies what `conn` reads and completes it: under another name first, so that a copy that is there is whole.
+fn copy_with(
+    conn: &Connection,
+    target: &Path,
+    complete: impl FnOnce(&mut Connection) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
     let part = file::beside(target, ".part");
     let cannot = |e: std::io::Error| file::unusable(target, e);
     if part.exists() {
@@ -204,6 +238,7 @@ pub(super) fn copy(conn: &Connection, target: &Path) -> Result<(), StoreError> {
             return Err(StoreError::Unavailable("the store was busy; try the copy again".into()));
         }
     }
+    complete(&mut to)?;
     to.close().map_err(|(_, e)| StoreError::from(e))?;
     held.sync_all().map_err(cannot)?;
     std::fs::rename(&part, target).map_err(cannot)?;

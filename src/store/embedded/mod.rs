@@ -1,16 +1,20 @@
 //! The embedded store: one SQLite file, one process, one writer.
 //!
-//! It may touch the file, what lies beside it (`FILE-wal`, `FILE-shm`, `FILE.lock`, `FILE.reserve`, copies kept at an upgrade), and
-//! threads of its own. It never opens a connection, reads a clock to decide anything, or stores a credential.
+//! It may touch the file, what lies beside it (`FILE-wal`, `FILE-shm`, `FILE.journal-a` and `-b`, `FILE.lock`, `FILE.reserve`,
+//! copies kept at an upgrade), and threads of its own. It never opens a connection, reads a clock to decide anything, or stores a credential.
 
 mod answer;
 mod codec;
+mod entry;
 mod fault;
 mod file;
+mod filer;
+mod frame;
 mod journal;
 mod list;
 mod maintain;
 mod outbox;
+mod queue;
 mod read_only;
 mod reader;
 mod schema;
@@ -30,12 +34,18 @@ use tokio::sync::{Notify, oneshot, watch};
 pub use self::maintain::{Info, Verification};
 pub use self::read_only::ReadOnly;
 
-use self::journal::{Backlog, Turns};
+use self::entry::Entries;
+use self::filer::Filer;
+use self::journal::{Front, Journal, Sizes};
 use self::maintain::Old;
+use self::queue::{Backlog, Turns};
 use self::reader::Readers;
 use self::totals::Totals;
-use self::writer::{Order, Shared, Task, Threads, Writing};
+use self::writer::{Order, Room, Shared, Task, Threads, Writing};
 use super::*;
+
+/// Most entries of the journal that are filed before a claim, so that none waits for all that a day of silence has left.
+const FILED_FOR_A_CLAIM: usize = 32_768;
 
 /// How the store behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +57,8 @@ pub struct Options {
     /// Bytes kept back for when the disk is full, so that what is on record can still be judged and told; 0 keeps
     /// none. While there is no room to keep them, events are refused.
     pub reserve_bytes: u64,
-    /// Most bytes of the file, rounded to pages; as if the disk were full there. `None`: as the disk allows.
+    /// Most bytes of the file, rounded to pages, and of each file of its journal; as if the disk were full there.
+    /// `None`: as the disk allows.
     pub file_bytes_max: Option<u64>,
 }
 
@@ -61,8 +72,9 @@ impl Default for Options {
 /// The store in one SQLite file, or in memory. Dropping it finishes what waits, leaves the file whole without
 /// its log, and blocks meanwhile.
 pub struct EmbeddedStore {
-    // In this order they end: readers, the threads, and at last the lock.
+    // In this order they end: readers, what takes in, what writes, and at last the lock.
     readers: Option<Arc<Readers>>,
+    journal: Option<Journal>,
     threads: Threads,
     shared: Arc<Shared>,
     turns: Arc<Mutex<Turns>>,
@@ -78,6 +90,10 @@ impl EmbeddedStore {
     /// # Errors
     /// [`StoreError::InUse`], [`StoreError::Newer`], [`StoreError::Damaged`], [`StoreError::Unusable`].
     pub fn open(path: &Path, options: Options) -> Result<EmbeddedStore, StoreError> {
+        Self::open_with(path, options, Sizes::new(options.file_bytes_max))
+    }
+
+    fn open_with(path: &Path, options: Options, sizes: Sizes) -> Result<EmbeddedStore, StoreError> {
         file::create(path)?;
         failpoint!("store-created");
         let lock = file::lock(path)?;
@@ -96,8 +112,19 @@ impl EmbeddedStore {
             conn.pragma_update(None, "max_page_count", (bytes as i64 / page).max(1))?;
         }
         let reserve = file::Reserve::take(path, options.reserve_bytes);
-        let readers = Arc::new(Readers::open(path)?);
-        Self::start(conn, Some((path.to_owned(), lock, readers, reserve)), options)
+        let shared = Self::released(&conn, Some(reserve))?;
+        let (journal, cursor) = Journal::open(path, &conn, sizes, Backlog::of(options), shared.clone())?;
+        let filer = Filer::new(path, &conn, shared.front.clone(), cursor)?;
+        Ok(EmbeddedStore {
+            readers: Some(Arc::new(Readers::open(path)?)),
+            journal: Some(journal),
+            threads: Threads::start(conn, Some(path.to_owned()), Some(filer), shared.clone())?,
+            shared,
+            turns: Arc::default(),
+            backlog: Backlog::of(options),
+            path: Some(path.to_owned()),
+            _lock: Some(lock),
+        })
     }
 
     /// A store that ends with the process: for tests, and for judging without a record of one's own.
@@ -108,36 +135,38 @@ impl EmbeddedStore {
         let mut conn = Connection::open_in_memory()?;
         schema::set_up_writer(&conn)?;
         schema::migrate(&mut conn, None, schema::STEPS)?;
-        Self::start(conn, None, options)
+        let shared = Self::released(&conn, None)?;
+        Ok(EmbeddedStore {
+            readers: None,
+            journal: None,
+            threads: Threads::start(conn, None, None, shared.clone())?,
+            shared,
+            turns: Arc::default(),
+            backlog: Backlog::of(options),
+            path: None,
+            _lock: None,
+        })
     }
 
-    fn start(
-        conn: Connection,
-        on_disk: Option<(PathBuf, File, Arc<Readers>, file::Reserve)>,
-        options: Options,
-    ) -> Result<EmbeddedStore, StoreError> {
+    /// Gives back what an ended process held, and counts all there is.
+    fn released(conn: &Connection, reserve: Option<file::Reserve>) -> Result<Arc<Shared>, StoreError> {
         failpoint!("claims-released-before");
-        journal::release_all(&conn)?;
+        queue::release_all(conn)?;
         failpoint!("claims-released");
-        let shared = Arc::new(Shared {
-            totals: Mutex::new(Totals::count(&conn)?),
+        Ok(Arc::new(Shared {
+            totals: Mutex::new(Totals::count(conn)?),
             work: Notify::new(),
             deliver: Notify::new(),
             broken: watch::Sender::new(None),
-            committed: OnceLock::new(),
-        });
-        let (path, lock, readers, reserve) = match on_disk {
-            Some((path, lock, readers, reserve)) => (Some(path), Some(lock), Some(readers), Some(reserve)),
-            None => (None, None, None, None),
-        };
-        let threads = Threads::start(conn, path.clone(), reserve, shared.clone())?;
-        let backlog = Backlog { events: options.backlog_events, bytes: options.backlog_bytes };
-        Ok(EmbeddedStore { readers, threads, shared, turns: Arc::default(), backlog, path, _lock: lock })
+            told: OnceLock::new(),
+            room: reserve.map(|reserve| Mutex::new(Room::new(reserve))),
+            front: Arc::new(Front::default()),
+        }))
     }
 
     /// Has `told` hear how long each durable commit takes. Called once at most; a second call changes nothing.
     pub fn on_commit(&self, told: impl Fn(Duration) + Send + Sync + 'static) {
-        let _ = self.shared.committed.set(Box::new(told));
+        let _ = self.shared.told.set(Box::new(told));
     }
 
     /// What a store holds; needs no lock.
@@ -173,22 +202,22 @@ impl EmbeddedStore {
     }
 
     /// Writes: waits for a place in the queue, and for the commit.
-    async fn write<T, F>(&self, grows: bool, function: F) -> Result<T, StoreError>
+    async fn write<T, F>(&self, function: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnOnce(&mut Writing<'_>) -> Result<T, StoreError> + Send + 'static,
     {
-        self.write_with(grows, true, function).await
+        self.write_with(true, function).await
     }
 
-    async fn write_with<T, F>(&self, grows: bool, lasting: bool, function: F) -> Result<T, StoreError>
+    async fn write_with<T, F>(&self, lasting: bool, function: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnOnce(&mut Writing<'_>) -> Result<T, StoreError> + Send + 'static,
     {
         let (to, result) = oneshot::channel();
         let piece = Box::new(Task { function: Some(function), result: None, to });
-        self.order(Order::Write { grows, lasting, piece }).await?;
+        self.order(Order::Write { lasting, piece }).await?;
         result.await.map_err(|_| self.ended())?
     }
 
@@ -208,6 +237,16 @@ impl EmbeddedStore {
         });
         self.order(Order::Read(read)).await?;
         result.await.map_err(|_| self.ended())?
+    }
+
+    /// Has all that was acknowledged filed, for a listing that must have it.
+    async fn settle(&self) -> Result<(), StoreError> {
+        if !self.shared.front.waits() {
+            return Ok(());
+        }
+        let (to, done) = oneshot::channel();
+        self.order(Order::Settle(to)).await?;
+        done.await.map_err(|_| self.ended())
     }
 
     async fn order(&self, order: Order) -> Result<(), StoreError> {
@@ -248,7 +287,7 @@ impl EmbeddedStore {
             let Some(last) = found.last() else { return Ok(removed) };
             after = *last;
             removed += self
-                .write(false, move |w| {
+                .write(move |w| {
                     let removed = maintain::remove(w.conn, sql, &found)?;
                     if dead {
                         w.change.dead_letters -= removed as i64;
@@ -287,7 +326,7 @@ impl EmbeddedStore {
             let found = self.read(move |conn| maintain::unreferenced(conn, repo, before)).await?;
             for ids in found.chunks(maintain::PRUNE_ROWS) {
                 let ids = ids.to_vec();
-                removed += self.write(false, move |w| maintain::remove_contents(w.conn, &ids)).await?;
+                removed += self.write(move |w| maintain::remove_contents(w.conn, &ids)).await?;
             }
         }
         Ok(removed)
@@ -296,8 +335,21 @@ impl EmbeddedStore {
 
 impl Store for EmbeddedStore {
     async fn append(&self, events: Vec<Incoming>, dead: Vec<DeadLetter>) -> Result<Appended, StoreError> {
+        if let Some(journal) = &self.journal {
+            return journal.append(&events, &dead).await;
+        }
         let backlog = self.backlog;
-        self.write(true, move |w| journal::append(w, &events, &dead, backlog)).await
+        let entries = journal::plain_entries(&events, &dead)?;
+        self.write(move |w| {
+            let (appended, _) = queue::file(w, Entries::of(&entries))?;
+            if appended.recorded > 0 {
+                let waiting = |totals: &Totals| (totals.queued.max(0) as u64, totals.queued_bytes.max(0) as u64);
+                let (before, more) = (waiting(w.totals), waiting(&w.change));
+                backlog.admit(before.0 + more.0, before.1 + more.1, before.0)?;
+            }
+            Ok(appended)
+        })
+        .await
     }
 
     async fn claim(
@@ -307,16 +359,22 @@ impl Store for EmbeddedStore {
         events: usize,
         lease: Duration,
     ) -> Result<Vec<Claim>, StoreError> {
+        if self.shared.front.waits() {
+            // Of the repositories claimed, all that waits.
+            self.order(Order::File(repositories.saturating_mul(events).min(FILED_FOR_A_CLAIM))).await?;
+        }
         let turns = self.turns.clone();
-        self.write_with(false, false, move |w| {
+        self.write_with(false, move |w| {
             let mut turns = turns.lock().unwrap_or_else(PoisonError::into_inner);
-            journal::claim(w, &mut turns, now, repositories, events, lease)
+            queue::claim(w, &mut turns, now, repositories, events, lease)
         })
         .await
     }
 
     async fn work(&self, now: Timestamp, at_most: Duration) {
-        self.wait(&self.shared.work, journal::next_ready, now, at_most).await;
+        let front = self.shared.front.clone();
+        let next = move |conn: &Connection| if front.flows() { Ok(Some(now)) } else { queue::next_ready(conn) };
+        self.wait(&self.shared.work, next, now, at_most).await;
     }
 
     async fn complete(&self, claim: &Claim, step: Step, keep: bool) -> Result<(), StoreError> {
@@ -327,12 +385,12 @@ impl Store for EmbeddedStore {
             events: Vec::new(),
             rechecks: Vec::new(),
         };
-        self.write(false, move |w| step::complete(w, &claim, &step, keep)).await
+        self.write(move |w| step::complete(w, &claim, &step, keep)).await
     }
 
     async fn put_off(&self, claim: &Claim, until: Timestamp) -> Result<(), StoreError> {
         let (repository, fence) = (claim.repository.clone(), claim.fence);
-        self.write(false, move |w| step::put_off(w, &repository, fence, until)).await
+        self.write(move |w| step::put_off(w, &repository, fence, until)).await
     }
 
     async fn answer(
@@ -385,12 +443,12 @@ impl Store for EmbeddedStore {
 
     async fn gone(&self, repository: &Repository, digests: Vec<Digest>) -> Result<(), StoreError> {
         let repository = repository.clone();
-        self.write(false, move |w| step::gone(w, &repository, &digests)).await
+        self.write(move |w| step::gone(w, &repository, &digests)).await
     }
 
     async fn recheck(&self, repository: &Repository, rechecks: Vec<Recheck>) -> Result<(), StoreError> {
         let repository = repository.clone();
-        self.write(false, move |w| journal::recheck(w, &repository, &rechecks)).await
+        self.write(move |w| queue::recheck(w, &repository, &rechecks)).await
     }
 
     async fn accept(
@@ -402,7 +460,7 @@ impl Store for EmbeddedStore {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let (repository, tag, digest, reason) = (repository.clone(), tag.clone(), digest.clone(), reason.to_owned());
-        self.write(false, move |w| step::accept(w, &repository, &tag, &digest, &reason, now)).await
+        self.write(move |w| step::accept(w, &repository, &tag, &digest, &reason, now)).await
     }
 
     async fn violations(&self, filter: ViolationFilter, paging: Paging) -> Result<Page<ViolationRow>, StoreError> {
@@ -427,15 +485,17 @@ impl Store for EmbeddedStore {
         id: Option<String>,
         paging: Paging,
     ) -> Result<Page<EventRow>, StoreError> {
+        self.settle().await?;
         self.read(move |conn| list::events(conn, since, source.as_deref(), id.as_deref(), &paging)).await
     }
 
     async fn dead_letters(&self, paging: Paging) -> Result<Page<DeadLetter>, StoreError> {
+        self.settle().await?;
         self.read(move |conn| list::dead_letters(conn, &paging)).await
     }
 
     async fn forget_dead_letter(&self, id: i64) -> Result<(), StoreError> {
-        self.write(false, move |w| {
+        self.write(move |w| {
             w.change.dead_letters -= maintain::remove(w.conn, FORGET_DEAD_LETTER, &[id])? as i64;
             Ok(())
         })
@@ -452,15 +512,15 @@ impl Store for EmbeddedStore {
     }
 
     async fn outbox_done(&self, ids: Vec<i64>) -> Result<(), StoreError> {
-        self.write(false, move |w| outbox::done(w, &ids)).await
+        self.write(move |w| outbox::done(w, &ids)).await
     }
 
     async fn outbox_retry(&self, id: i64, at: Timestamp) -> Result<(), StoreError> {
-        self.write(false, move |w| outbox::retry(w, id, at)).await
+        self.write(move |w| outbox::retry(w, id, at)).await
     }
 
     async fn outbox_add(&self, alerts: Vec<NewAlert>) -> Result<(), StoreError> {
-        self.write(false, move |w| outbox::add(w, &alerts)).await
+        self.write(move |w| outbox::add(w, &alerts)).await
     }
 
     async fn get(&self, name: &str) -> Result<Option<String>, StoreError> {
@@ -470,11 +530,16 @@ impl Store for EmbeddedStore {
 
     async fn set(&self, name: &str, value: &str) -> Result<(), StoreError> {
         let (name, value) = (name.to_owned(), value.to_owned());
-        self.write(false, move |w| outbox::set(w.conn, &name, &value)).await
+        self.write(move |w| outbox::set(w.conn, &name, &value)).await
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {
+        if self.shared.front.waits() {
+            // The oldest that waits is then among the record.
+            self.order(Order::File(1)).await?;
+        }
         let oldest = self.read(list::oldest).await?;
+        let unfiled = self.shared.front.position().events;
         let totals = self.shared.totals().clone();
         let unsigned = |count: i64| count.max(0) as u64;
         let kind = |((policy, rule, severity, state), count): (totals::Kind, i64)| ViolationCount {
@@ -484,9 +549,10 @@ impl Store for EmbeddedStore {
             state,
             count: unsigned(count),
         };
-        let bytes = self.path.iter().flat_map(|path| [path.clone(), file::beside(path, "-wal")]);
+        let beside = |path| ["", "-wal", journal::FILES[0], journal::FILES[1]].map(|name| file::beside(path, name));
+        let bytes = self.path.as_deref().into_iter().flat_map(beside);
         Ok(Stats {
-            queued: unsigned(totals.queued),
+            queued: unsigned(totals.queued) + unfiled,
             oldest,
             dead_letters: unsigned(totals.dead_letters),
             rejudging: unsigned(totals.rejudging),
@@ -499,7 +565,8 @@ impl Store for EmbeddedStore {
 
     async fn probe(&self) -> Result<(), StoreError> {
         // Asked for as intake is: a store that refuses events is not ready.
-        self.write(true, |w| outbox::set(w.conn, "probe", "")).await
+        self.append(Vec::new(), Vec::new()).await?;
+        self.write(|w| outbox::set(w.conn, "probe", "")).await
     }
 
     async fn prune(&self, retention: Retention, now: Timestamp) -> Result<Pruned, StoreError> {
@@ -515,7 +582,7 @@ impl Store for EmbeddedStore {
             violations: self.prune_rows(maintain::old_violations, verdicts, FORGET_VIOLATION, false).await?,
             contents: self.prune_contents_to_fit(retention, now).await?,
         };
-        while self.write(false, |w| maintain::vacuum(w.conn)).await? {}
+        while self.write(|w| maintain::vacuum(w.conn)).await? {}
         Ok(pruned)
     }
 
@@ -568,7 +635,7 @@ mod tests {
         let store = EmbeddedStore::open_in_memory(Options::default()).unwrap();
         store.set("a", "1").await.unwrap();
         let failed = store
-            .write(false, |w| {
+            .write(|w| {
                 outbox::set(w.conn, "a", "2")?;
                 Err::<(), _>(StoreError::Broken("disk I/O error".into()))
             })
@@ -583,7 +650,7 @@ mod tests {
     #[tokio::test]
     async fn a_piece_that_fails_takes_nobody_with_it() {
         let store = EmbeddedStore::open_in_memory(Options::default()).unwrap();
-        let fails = store.write(false, |w| {
+        let fails = store.write(|w| {
             outbox::set(w.conn, "a", "half")?;
             w.change.queued += 5;
             Err::<(), _>(StoreError::Unavailable("on purpose".into()))

@@ -23,7 +23,7 @@ const BUSY: Duration = Duration::from_secs(5);
 const STATEMENTS: usize = 128;
 
 /// The steps from nothing to the newest format; the number of a format is the number of steps before it.
-pub(super) const STEPS: &[&str] = &[FIRST];
+pub(super) const STEPS: &[&str] = &[FIRST, SECOND];
 
 const FIRST: &str = "
 CREATE TABLE repositories(
@@ -181,6 +181,12 @@ CREATE INDEX outbox_due ON outbox(due);
 CREATE TABLE settings(name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 ";
 
+/// The journal beside the file: entries below `filed` are among the record; `salt` is in its checksums.
+const SECOND: &str = "
+CREATE TABLE journal(filed INTEGER NOT NULL, salt BLOB NOT NULL) STRICT;
+INSERT INTO journal VALUES (0, randomblob(16));
+";
+
 /// What every connection has: nothing in the file's schema is trusted, what is wrong is said and not guessed.
 pub(super) fn set_up(conn: &Connection) -> Result<(), StoreError> {
     wait_as_usual(conn)?;
@@ -278,24 +284,25 @@ mod tests {
         conn.execute("INSERT INTO settings VALUES ('a', 'b')", []).unwrap();
 
         // A step that fails leaves the format as it was, and may be tried again.
-        let broken = [FIRST, "CREATE TABLE extra(a); nonsense"];
+        let broken = [FIRST, SECOND, "CREATE TABLE extra(a); nonsense"];
         assert!(migrate(&mut conn, Some(&path), &broken).is_err());
-        assert_eq!(format(&conn).unwrap(), 1);
-        let good = [FIRST, "CREATE TABLE extra(a)", "UPDATE settings SET value = 'c'"];
+        assert_eq!(format(&conn).unwrap(), 2);
+        let good = [FIRST, SECOND, "CREATE TABLE extra(a)", "UPDATE settings SET value = 'c'"];
         migrate(&mut conn, Some(&path), &good).unwrap();
-        assert_eq!(format(&conn).unwrap(), 3);
+        assert_eq!(format(&conn).unwrap(), 4);
 
-        let copy = Connection::open(dir.path().join("s.db.before-v3")).unwrap();
-        assert_eq!(format(&copy).unwrap(), 1);
+        let copy = Connection::open(dir.path().join("s.db.before-v4")).unwrap();
+        assert_eq!(format(&copy).unwrap(), 2);
         let value: String = copy.query_row("SELECT value FROM settings", [], |r| r.get(0)).unwrap();
         assert_eq!(value, "b");
-        assert!(matches!(migrate(&mut conn, Some(&path), STEPS), Err(StoreError::Newer { found: 3, known: 1, .. })));
+        assert!(matches!(migrate(&mut conn, Some(&path), STEPS), Err(StoreError::Newer { found: 4, known: 2, .. })));
     }
 
     /// Steps of which each takes a while and can only be done once: from one format to the next, and so on.
     fn slow_steps() -> Vec<&'static str> {
         vec![
             FIRST,
+            SECOND,
             "CREATE TABLE grown(a INTEGER, b BLOB); UPDATE settings SET value = value || '2';
              WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 6000)
              INSERT INTO grown SELECT n, zeroblob(200) FROM n",
@@ -323,7 +330,7 @@ mod tests {
         use std::io::{BufRead, BufReader};
         use std::process::{Command, Stdio};
         const ROUNDS: u32 = 20;
-        let (mut cut, mut whole_time) = ([0_u32; 5], Duration::ZERO);
+        let (mut cut, mut whole_time) = ([0_u32; 6], Duration::ZERO);
         for round in 0..=ROUNDS {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("s.db");
@@ -359,13 +366,13 @@ mod tests {
             let value: String = conn.query_row("SELECT value FROM settings", [], |r| r.get(0)).unwrap();
             let grown: i64 = conn.query_row("SELECT count(*) FROM grown", [], |r| r.get(0)).unwrap();
             let whole: String = conn.query_row("PRAGMA integrity_check", [], |r| r.get(0)).unwrap();
-            assert_eq!((format(&conn).unwrap(), value.as_str(), grown, whole.as_str()), (4, "b234", 3_000, "ok"));
+            assert_eq!((format(&conn).unwrap(), value.as_str(), grown, whole.as_str()), (5, "b234", 3_000, "ok"));
             // What is beside it is the store as it was, whole.
-            let copy = Connection::open(dir.path().join("s.db.before-v4")).unwrap();
+            let copy = Connection::open(dir.path().join("s.db.before-v5")).unwrap();
             let value: String = copy.query_row("SELECT value FROM settings", [], |r| r.get(0)).unwrap();
-            assert_eq!((format(&copy).unwrap(), value.as_str()), (1, "b"));
+            assert_eq!((format(&copy).unwrap(), value.as_str()), (2, "b"));
         }
-        println!("upgrade: {ROUNDS} kills, found at format 1 to 4: {:?}; lost 0, done twice 0", &cut[1..]);
-        assert!(cut[1..4].iter().sum::<u32>() >= ROUNDS / 4, "too few were cut short: {cut:?}");
+        println!("upgrade: {ROUNDS} kills, found at format 2 to 5: {:?}; lost 0, done twice 0", &cut[2..]);
+        assert!(cut[2..5].iter().sum::<u32>() >= ROUNDS / 4, "too few were cut short: {cut:?}");
     }
 }

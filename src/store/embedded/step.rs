@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::codec::{self, Place, nanos};
-use super::journal::{known_repo, repo, schedule, want};
+use super::queue::{known_repo, repo, schedule, want};
 use super::writer::Writing;
 use super::{list, outbox};
 use crate::image::{Digest, Repository, Tag};
@@ -323,7 +323,7 @@ pub(super) fn accept(
     reason: &str,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    let repo = repo(w.conn, repository)?;
+    let repo = repo(w.conn, repository.host.as_str(), repository.name.as_str())?;
     // Only what the tag points to now: whoever could accept anything could approve a move before it happens.
     let accepted = w
         .conn

@@ -10,9 +10,12 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
+use tokio::sync::mpsc::error::TryRecvError::{Disconnected, Empty};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::file::Reserve;
+use super::filer::{Filer, Filing};
+use super::journal::{self, Front};
 use super::schema;
 use super::totals::Totals;
 use crate::store::StoreError;
@@ -21,6 +24,10 @@ use crate::store::StoreError;
 const WAITING_MAX: usize = 4_096;
 /// Most pieces in one transaction: bounds how long the first of them waits for the last.
 const GROUP_MAX: usize = 512;
+/// Entries of the journal filed in one transaction while nobody waits for another.
+const FILED_AT_ONCE: usize = 1_024;
+/// And before a claim: one sync brings many.
+const FILED_AT_LEAST: usize = 256;
 /// The log is brought home at least this often while something is written.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(2);
 /// And after this many pieces of work.
@@ -91,10 +98,8 @@ where
 
 /// What the writer is asked for.
 pub(super) enum Order {
-    /// Something to write. `grows` marks what is refused while only the reserve is left.
+    /// Something to write.
     Write {
-        /// Whether it is intake.
-        grows: bool,
         /// Whether it must be on disk before it is answered. A claim need not: who opens the store after a crash is
         /// alone and finds all work free. Its pages reach the disk with the next commit that must.
         lasting: bool,
@@ -103,6 +108,10 @@ pub(super) enum Order {
     },
     /// Something to read on this very connection: a store in memory has no other.
     Read(Box<dyn FnOnce(&Connection) + Send>),
+    /// Somebody wants work: file what the journal holds, about so many entries at once and the rest between orders.
+    File(usize),
+    /// File all that the journal holds now, and say so.
+    Settle(oneshot::Sender<()>),
     /// The log has grown too long: start it over.
     Restart,
 }
@@ -121,10 +130,69 @@ pub(super) struct Shared {
     /// Why nothing more can be acknowledged.
     pub(super) broken: watch::Sender<Option<String>>,
     /// Hears how long each commit took.
-    pub(super) committed: OnceLock<CommitHook>,
+    pub(super) told: OnceLock<CommitHook>,
+    /// The space kept back; `None` for a store in memory.
+    pub(super) room: Option<Mutex<Room>>,
+    /// How far the journal is written and filed.
+    pub(super) front: Arc<Front>,
+}
+
+/// The space kept back, and when it was last looked for.
+pub(super) struct Room {
+    reserve: Reserve,
+    regained_at: Option<Instant>,
+}
+
+impl Room {
+    pub(super) fn new(reserve: Reserve) -> Room {
+        Room { reserve, regained_at: None }
+    }
+
+    fn spend(&mut self) {
+        self.reserve.spend();
+        self.regained_at = Some(Instant::now());
+    }
+
+    fn may_grow(&mut self) -> bool {
+        if !self.reserve.is_spent() {
+            return true;
+        }
+        if self.regained_at.is_some_and(|at| at.elapsed() < REGAIN_EVERY) {
+            return false;
+        }
+        self.regained_at = Some(Instant::now());
+        self.reserve.regain()
+    }
 }
 
 impl Shared {
+    /// Whether there is room for what intake brings.
+    pub(super) fn may_grow(&self) -> bool {
+        self.with_room(Room::may_grow).unwrap_or(true)
+    }
+
+    /// Whether the disk was full when it was last asked, and the reserve is given up.
+    fn is_full(&self) -> bool {
+        self.with_room(|room| room.reserve.is_spent()).unwrap_or(false)
+    }
+
+    /// Gives the reserve up: the disk is full.
+    pub(super) fn spend_reserve(&self) {
+        self.with_room(Room::spend);
+    }
+
+    fn with_room<T>(&self, function: impl FnOnce(&mut Room) -> T) -> Option<T> {
+        let room = self.room.as_ref()?;
+        Some(function(&mut room.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// Tells how long a durable commit took.
+    pub(super) fn committed(&self, time: Duration) {
+        if let Some(told) = self.told.get() {
+            told(time);
+        }
+    }
+
     /// The figures, even if somebody panicked while reading them.
     pub(super) fn totals(&self) -> std::sync::MutexGuard<'_, Totals> {
         self.totals.lock().unwrap_or_else(PoisonError::into_inner)
@@ -154,16 +222,16 @@ impl Threads {
     pub(super) fn start(
         conn: Connection,
         file: Option<PathBuf>,
-        reserve: Option<Reserve>,
+        filer: Option<Filer>,
         shared: Arc<Shared>,
     ) -> Result<Threads, StoreError> {
         let unavailable = |e: std::io::Error| StoreError::Unavailable(format!("no thread for the store: {e}"));
         let (orders, waiting) = mpsc::channel(WAITING_MAX);
         let (nudge, nudged) = std_mpsc::sync_channel(1);
         let mut checkpointer = None;
-        if let Some(path) = file {
+        if let Some(path) = &file {
             let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-            let own = Connection::open_with_flags(&path, flags)?;
+            let own = Connection::open_with_flags(path, flags)?;
             schema::set_up(&own)?;
             let (shared, orders) = (shared.clone(), orders.downgrade());
             checkpointer = Some(
@@ -178,8 +246,10 @@ impl Threads {
             conn,
             totals,
             shared,
-            reserve,
-            regained_at: None,
+            path: file,
+            filer: filer.map(|filer| Arc::new(Mutex::new(filer))),
+            asked: false,
+            filing: false,
             lasting: false,
             syncs: true,
             nudge,
@@ -211,8 +281,12 @@ struct Writer {
     conn: Connection,
     totals: Totals,
     shared: Arc<Shared>,
-    reserve: Option<Reserve>,
-    regained_at: Option<Instant>,
+    path: Option<PathBuf>,
+    filer: Option<Arc<Mutex<Filer>>>,
+    /// Whether somebody wants work: then the journal is filed to its end, between orders.
+    asked: bool,
+    /// Whether a portion of the journal is in the group at hand.
+    filing: bool,
     /// Whether something in the group at hand must be on disk before it is answered.
     lasting: bool,
     /// Whether commits sync as the connection is set now.
@@ -221,23 +295,32 @@ struct Writer {
     since_nudge: usize,
 }
 
-/// Says that the writer is gone, however it went.
-struct Gone(Arc<Shared>);
+/// Says that a thread is gone, however it went.
+pub(super) struct Gone {
+    pub(super) shared: Arc<Shared>,
+    pub(super) what: &'static str,
+}
 
 impl Drop for Gone {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.break_with("the writer of the store failed; its message is in the log");
+            self.shared.break_with(&format!("the {} of the store failed; its message is in the log", self.what));
         }
     }
 }
 
 impl Writer {
     fn run(&mut self, mut waiting: mpsc::Receiver<Order>) {
-        let _gone = Gone(self.shared.clone());
+        let _gone = Gone { shared: self.shared.clone(), what: "writer" };
         let mut group = Vec::new();
-        while let Some(order) = waiting.blocking_recv() {
-            self.take(order, &mut group);
+        loop {
+            self.asked &= self.shared.front.flows() && !self.shared.is_full();
+            let next = if self.asked { waiting.try_recv() } else { waiting.blocking_recv().ok_or(Disconnected) };
+            match next {
+                Ok(order) => self.take(order, &mut group),
+                Err(Empty) => self.file(FILED_AT_ONCE, &mut group),
+                Err(Disconnected) => break,
+            }
             while group.len() < GROUP_MAX
                 && let Ok(order) = waiting.try_recv()
             {
@@ -245,26 +328,45 @@ impl Writer {
             }
             self.commit_all(&mut group);
         }
+        self.file_to(u64::MAX, &mut group);
         // The end: a checkpoint that fails now is made up for at the next start.
         failpoint!("last-checkpoint-before");
-        let _ = self.conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+        let whole = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
         failpoint!("last-checkpoint-done");
+        let position = *self.shared.front.position();
+        if let (Some(path), Ok(0), true) = (&self.path, whole, position.filed == position.next) {
+            journal::remove(path);
+        }
     }
 
     fn take(&mut self, order: Order, group: &mut Vec<Box<dyn Piece>>) {
         match order {
-            Order::Write { grows, lasting, piece } => {
-                if grows && !self.may_grow() {
-                    piece.answer(Some(&StoreError::DiskFull));
-                } else {
-                    self.lasting |= lasting;
-                    group.push(piece);
-                }
+            Order::Write { lasting, piece } => {
+                self.lasting |= lasting;
+                group.push(piece);
             }
             Order::Read(read) => {
                 // What was handed over before is there first.
                 self.commit_all(group);
                 read(&self.conn);
+            }
+            Order::File(most) if self.shared.is_full() => {
+                // What the reserve gave is for what is on record: no more of it than is wanted, and apart from the rest.
+                if (self.totals.queued.max(0) as usize) < most {
+                    self.commit_all(group);
+                    self.file(most, group);
+                    self.commit_all(group);
+                }
+            }
+            Order::File(most) => {
+                self.asked = true;
+                self.file(most.max(FILED_AT_LEAST), group);
+            }
+            Order::Settle(done) => {
+                let next = self.shared.front.position().next;
+                self.file_to(next, group);
+                // Who no longer waits needs no answer.
+                let _ = done.send(());
             }
             Order::Restart => {
                 self.commit_all(group);
@@ -273,23 +375,43 @@ impl Writer {
         }
     }
 
-    /// Whether there is room for what intake brings.
-    fn may_grow(&mut self) -> bool {
-        let Some(reserve) = &mut self.reserve else { return true };
-        if !reserve.is_spent() {
-            return true;
+    /// Adds a portion of the journal to the group.
+    fn file(&mut self, most: usize, group: &mut Vec<Box<dyn Piece>>) {
+        let Some(filer) = self.filer.clone() else { return };
+        if self.filing {
+            // It reads on from where the one before has come.
+            self.commit_all(group);
         }
-        if self.regained_at.is_some_and(|at| at.elapsed() < REGAIN_EVERY) {
-            return false;
+        let position = *self.shared.front.position();
+        if position.filed == position.next {
+            return;
         }
-        self.regained_at = Some(Instant::now());
-        reserve.regain()
+        self.filing = true;
+        self.lasting |= filer.lock().unwrap_or_else(PoisonError::into_inner).is_finishing_a_file();
+        group.push(Box::new(Filing::new(filer, most)));
+    }
+
+    /// Files portions until entries below a number are filed, or it fails.
+    fn file_to(&mut self, next: u64, group: &mut Vec<Box<dyn Piece>>) {
+        self.commit_all(group);
+        loop {
+            let before = self.shared.front.position().filed;
+            if before >= next {
+                return;
+            }
+            self.file(FILED_AT_ONCE, group);
+            self.commit_all(group);
+            if self.shared.front.position().filed == before {
+                return;
+            }
+        }
     }
 
     /// Commits the group in as few transactions as it takes, and answers.
     fn commit_all(&mut self, group: &mut Vec<Box<dyn Piece>>) {
         let mut pieces = std::mem::take(group).into_iter().peekable();
         let lasting = std::mem::take(&mut self.lasting);
+        self.filing = false;
         if pieces.peek().is_some() {
             self.sync_commits(lasting);
         }
@@ -374,9 +496,7 @@ impl Writer {
         if let Some(fault) = &fault {
             self.after(fault);
         } else if written > 0 {
-            if let Some(told) = self.shared.committed.get() {
-                told(begun.elapsed());
-            }
+            self.shared.committed(begun.elapsed());
             self.totals = totals;
             *self.shared.totals() = self.totals.clone();
             self.since_nudge += written;
@@ -399,6 +519,10 @@ impl Writer {
         for piece in done {
             piece.answer(fault.as_ref());
         }
+        if fault.is_none() && written > 0 && self.syncs {
+            let mut position = self.shared.front.position();
+            position.for_good = position.filed;
+        }
         failpoint!("answers-given");
     }
 
@@ -411,12 +535,7 @@ impl Writer {
         }
         match fault {
             StoreError::Broken(why) => self.shared.break_with(why),
-            StoreError::DiskFull => {
-                if let Some(reserve) = &mut self.reserve {
-                    reserve.spend();
-                    self.regained_at = Some(Instant::now());
-                }
-            }
+            StoreError::DiskFull => self.shared.spend_reserve(),
             _ => {}
         }
     }

@@ -1,0 +1,156 @@
+//! Frames: what one write and one sync of the journal make durable, with a checksum over it.
+//!
+//! A frame begins at a multiple of what a disk writes whole, so that none is hurt by the writing of the next. Entries
+//! are numbered without a gap; a frame says the number of its first, so that what an earlier use of the file left is
+//! not taken for its continuation. The checksum is salted with a number of the store's own: what senders sent lies in
+//! frames, and none of them can send what passes for one.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use sha2::{Digest, Sha256};
+
+/// What a disk writes whole or not at all.
+const SECTOR: u64 = 512;
+const MAGIC: [u8; 4] = *b"TWJ1";
+/// Magic, length of the entries, number of the first, how many, checksum.
+const HEAD: usize = 4 + 4 + 8 + 4 + SUM;
+const SUM: usize = 16;
+/// How much is read at a time where only beginnings are looked for.
+const STRETCH: usize = 256 << 10;
+
+/// The store's own number.
+pub(super) type Salt = [u8; 16];
+
+/// A frame, read and whole.
+pub(super) struct Frame {
+    /// The number of its first entry.
+    pub(super) first: u64,
+    /// How many entries it has.
+    pub(super) count: u64,
+    /// Where the next one begins.
+    pub(super) end: u64,
+    bytes: Vec<u8>,
+}
+
+impl Frame {
+    /// Its entries, one after another.
+    pub(super) fn entries(&self) -> &[u8] {
+        &self.bytes[HEAD..]
+    }
+
+    /// The number after its last entry.
+    pub(super) fn next(&self) -> u64 {
+        self.first + self.count
+    }
+}
+
+/// Frames that follow each other from the beginning of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Run {
+    /// The number of the first entry.
+    pub(super) first: u64,
+    /// The number after the last.
+    pub(super) next: u64,
+    /// Where the last frame ends.
+    pub(super) end: u64,
+}
+
+/// Makes room for the head of a frame whose entries are then appended.
+pub(super) fn begin(frame: &mut Vec<u8>) {
+    frame.clear();
+    frame.resize(HEAD, 0);
+}
+
+/// Completes a frame that [`begin`] began.
+pub(super) fn finish(frame: &mut Vec<u8>, salt: &Salt, first: u64, count: u32) {
+    // Bounded by the limits on bodies and groups, far below 4 GiB.
+    let length = (frame.len() - HEAD) as u32;
+    frame[..4].copy_from_slice(&MAGIC);
+    frame[4..8].copy_from_slice(&length.to_be_bytes());
+    frame[8..16].copy_from_slice(&first.to_be_bytes());
+    frame[16..20].copy_from_slice(&count.to_be_bytes());
+    let sum = checksum(frame, salt);
+    frame[HEAD - SUM..HEAD].copy_from_slice(&sum);
+    frame.resize((frame.len() as u64).next_multiple_of(SECTOR) as usize, 0);
+}
+
+fn checksum(frame: &[u8], salt: &Salt) -> [u8; SUM] {
+    let whole = Sha256::new().chain_update(salt).chain_update(&frame[..HEAD - SUM]).chain_update(&frame[HEAD..]);
+    let mut sum = [0; SUM];
+    sum.copy_from_slice(&whole.finalize()[..SUM]);
+    sum
+}
+
+/// The number at `at`, big-endian.
+fn number(bytes: &[u8], at: usize, length: usize) -> u64 {
+    bytes[at..at + length].iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+/// Reads the frame at `at`; `None` where there is none that is whole before `limit`.
+///
+/// # Errors
+/// The file's.
+pub(super) fn read(file: &File, salt: &Salt, at: u64, limit: u64) -> io::Result<Option<Frame>> {
+    let room = limit.saturating_sub(at);
+    if room < HEAD as u64 {
+        return Ok(None);
+    }
+    let mut bytes = vec![0; HEAD];
+    file.read_exact_at(&mut bytes, at)?;
+    let length = number(&bytes, 4, 4);
+    if bytes[..4] != MAGIC || length > room - HEAD as u64 {
+        return Ok(None);
+    }
+    bytes.resize(HEAD + length as usize, 0);
+    file.read_exact_at(&mut bytes[HEAD..], at + HEAD as u64)?;
+    if bytes[HEAD - SUM..HEAD] != checksum(&bytes, salt) {
+        return Ok(None);
+    }
+    let end = (at + bytes.len() as u64).next_multiple_of(SECTOR);
+    Ok(Some(Frame { first: number(&bytes, 8, 8), count: number(&bytes, 16, 4), end, bytes }))
+}
+
+/// The frames from the beginning of a file; `None` where there is none.
+///
+/// # Errors
+/// The file's.
+pub(super) fn run(file: &File, salt: &Salt) -> io::Result<Option<Run>> {
+    let limit = file.metadata()?.len();
+    let mut run: Option<Run> = None;
+    while let Some(frame) = read(file, salt, run.map_or(0, |run| run.end), limit)? {
+        if run.is_some_and(|run| run.next != frame.first) {
+            break;
+        }
+        run = Some(Run { first: run.map_or(frame.first, |run| run.first), next: frame.next(), end: frame.end });
+    }
+    Ok(run)
+}
+
+/// Whether a whole frame lies anywhere in a file whose first entry comes after number `next`, which has no frame. Each
+/// frame is written after the one before is on disk, so what lies between them was, and is damaged now.
+///
+/// # Errors
+/// The file's.
+pub(super) fn any_after(file: &File, salt: &Salt, next: u64) -> io::Result<bool> {
+    let limit = file.metadata()?.len();
+    let mut stretch = vec![0; STRETCH];
+    let mut at = 0;
+    while at < limit {
+        let length = (limit - at).min(STRETCH as u64) as usize;
+        file.read_exact_at(&mut stretch[..length], at)?;
+        for sector in (0..length).step_by(SECTOR as usize) {
+            let head = &stretch[sector..length];
+            if head.len() >= HEAD
+                && head.starts_with(&MAGIC)
+                && number(head, 8, 8) > next
+                && read(file, salt, at + sector as u64, limit)?.is_some()
+            {
+                return Ok(true);
+            }
+        }
+        at += length as u64;
+    }
+    Ok(false)
+}
