@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use tidewaiter::store::embedded::{EmbeddedStore, Options};
+use tidewaiter::store::{Paging, Store};
 
 use crate::harness::{Figure, Goal, Pair, median, of_this_disk};
 use crate::roles::{LOAD_CORE, Load, Process, SERVER_CORE, load};
@@ -124,7 +126,24 @@ pub fn run() -> anyhow::Result<Vec<Figure>> {
     }
     drop(nginx);
     figures.push(connections(servers.folder.path())?);
+    let Servers { folder, bare, intake } = servers;
+    drop((bare, intake));
+    figures.push(filed(&folder.path().join("store.db"))?);
     Ok(figures)
+}
+
+/// What was acknowledged and that nobody asked for is filed among the record: what follows an acknowledgement once
+/// somebody wants work, and is not part of it.
+fn filed(store: &Path) -> anyhow::Result<Figure> {
+    let waiting = EmbeddedStore::info(store)?.waiting;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let store = EmbeddedStore::open(store, Options::default())?;
+    let begun = Instant::now();
+    // A listing has all that was acknowledged.
+    runtime.block_on(store.events(None, None, None, Paging { cursor: None, limit: 1 }))?;
+    let rate = waiting as f64 / begun.elapsed().as_secs_f64();
+    Ok(Figure::absolute("filing what was acknowledged among the record", rate, "/s", Goal::AtLeast(10_000.0))
+        .noted(&format!("{waiting} events, all that the runs before left")))
 }
 
 /// What a connection costs that is kept open after an event, in a listener that has served nobody else.

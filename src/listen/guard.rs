@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::Limits;
 use super::scan::{Phase, Scanner};
@@ -24,8 +24,10 @@ pub(super) struct Guard<T> {
     inner: T,
     scanner: Scanner,
     poisoned: bool,
+    /// Wakes at `late` or before: a deadline that moves on, as it does with each request, moves no timer.
     reading: Pin<Box<Sleep>>,
-    /// The phase, and the number of the request in it, that `reading` runs for.
+    late: Instant,
+    /// The phase, and the number of the request in it, that `late` is for.
     timed: (Phase, u64),
     writing: Option<Pin<Box<Sleep>>>,
     limits: Arc<Limits>,
@@ -34,12 +36,14 @@ pub(super) struct Guard<T> {
 
 impl<T> Guard<T> {
     pub(super) fn new(inner: T, limits: Arc<Limits>, metrics: Arc<Metrics>) -> Guard<T> {
+        // A connection that has said nothing yet has only the time of a head.
+        let late = Instant::now() + limits.head_time;
         Guard {
             inner,
             scanner: Scanner::new(&limits),
             poisoned: false,
-            // A connection that has said nothing yet has only the time of a head.
-            reading: Box::pin(sleep(limits.head_time)),
+            reading: Box::pin(sleep_until(late)),
+            late,
             timed: (Phase::Between, 0),
             writing: None,
             limits,
@@ -57,9 +61,16 @@ impl<T> Guard<T> {
                 Phase::Head => self.limits.head_time,
                 Phase::Body => self.limits.body_time + BODY_GRACE,
             };
-            self.reading.as_mut().reset(Instant::now() + time);
+            self.late = Instant::now() + time;
+            if self.late < self.reading.deadline() {
+                self.reading.as_mut().reset(self.late);
+            }
         }
         ready!(self.reading.as_mut().poll(context));
+        while self.reading.deadline() < self.late {
+            self.reading.as_mut().reset(self.late);
+            ready!(self.reading.as_mut().poll(context));
+        }
         match now.0 {
             Phase::Between => {}
             Phase::Head => self.metrics.limited(Limit::HeadTime),

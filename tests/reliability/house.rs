@@ -21,6 +21,7 @@ use tidewaiter::store::embedded::{EmbeddedStore, Options};
 use tidewaiter::store::{Incoming, Paging, Store, ViolationFilter, ViolationRow};
 use tokio_util::sync::CancellationToken;
 
+use crate::shelf::Shelf;
 use crate::support::fake::Fake;
 use crate::support::program::eventually;
 
@@ -148,6 +149,14 @@ impl House {
             }
         }
         all
+    }
+
+    /// Waits until the record is as the registry, and each of so many moves is a violation.
+    pub async fn agrees(&self, shelf: &Shelf, moved: usize) {
+        let same = async || Ok((self.tags().await == shelf.all()).then_some(()));
+        eventually("the record is as the registry", PATIENCE, same).await.unwrap();
+        let told = async || Ok((self.violations().await.len() == moved).then_some(()));
+        eventually("every move is a violation", PATIENCE, told).await.unwrap();
     }
 
     pub async fn violations(&self) -> Vec<ViolationRow> {

@@ -25,19 +25,9 @@ use crate::tape::Clockwork;
 const SECRET: &str = "Bearer reliability";
 
 /// Every push violates this, so that each is told exactly once.
-const POLICY: &str = r#"
-apiVersion: tidewaiter.dev/v1
-kind: TagPolicy
-metadata: {name: iot}
-spec:
-  repositories: ["*/iot/**"]
-  mode: alert
-  severity: critical
-  classes:
-    - name: version
-      form: "{major}.{minor}.{patch}"
-      require: {immutable: true, platforms: {all: [linux/amd64]}}
-"#;
+fn policy() -> String {
+    crate::house::POLICY.replace("index: true, intact: true", "platforms: {all: [linux/amd64]}")
+}
 
 pub fn binary() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_tidewaiter"))
@@ -102,7 +92,7 @@ impl Real {
             ("tls.crt", &issued.certificate),
             ("tls.key", &issued.key),
             ("secret", SECRET),
-            ("policy.yaml", POLICY),
+            ("policy.yaml", &policy()),
         ] {
             crate::support::stage::write(&path(name), text).unwrap();
         }

@@ -119,16 +119,7 @@ async fn g34_from_a_copy_made_under_load_a_sweep_closes_the_gap() {
     house.start();
     house.quiet().await;
     let sweep = house.reconcile(&fake, Duration::from_secs(3_600), true).sweep(|_| {}).await.unwrap();
-    eventually("the record is as the registry", PATIENCE, async || {
-        Ok((house.tags().await == shelf.all()).then_some(()))
-    })
-    .await
-    .unwrap();
-    eventually("every move is a violation", PATIENCE, async || {
-        Ok((house.violations().await.len() == moved).then_some(()))
-    })
-    .await
-    .unwrap();
+    house.agrees(&shelf, moved).await;
     house.stop().await;
     println!(
         "copy: {} events, {} in the copy, {missing} after it; the sweep found {} changes; lost 0, unexpected 0",

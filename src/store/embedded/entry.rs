@@ -2,7 +2,8 @@
 //!
 //! An entry is read back as borrowed texts, for the record takes texts. Reading trusts nothing, as in [`super::codec`].
 
-use std::hash::{BuildHasher, RandomState};
+use std::collections::HashSet;
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 
 use super::codec::{self, Reader, damaged, nanos, put_chunk, put_long};
 use crate::event::Stage;
@@ -196,6 +197,28 @@ impl Fingerprints {
     pub(super) fn of(&self, host: &str, name: &str, source: &str, key: &str) -> u128 {
         let parts = (host, name, source, key);
         u128::from(self.0.hash_one(parts)) << 64 | u128::from(self.1.hash_one(parts))
+    }
+}
+
+/// A set of fingerprints.
+pub(super) type Prints = HashSet<u128, BuildHasherDefault<AsItIs>>;
+
+/// A fingerprint is a hash already, and nobody can choose it.
+#[derive(Default)]
+pub(super) struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        // Of other types than numbers nothing is ever hashed here; this keeps it right if something is.
+        self.0 = bytes.iter().fold(self.0, |hash, byte| hash.rotate_left(8) ^ u64::from(*byte));
+    }
+
+    fn write_u128(&mut self, print: u128) {
+        self.0 = print as u64;
     }
 }
 

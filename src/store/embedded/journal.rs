@@ -4,19 +4,18 @@
 //! which costs many times more, comes when somebody wants work ([`super::filer`]). The files are written in turns: one
 //! is begun anew once all of it is filed for good, so a sync rarely has more to write than the frame.
 
-use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::entry::{self, Entries, Entry, Fingerprints};
+use super::entry::{self, Entries, Entry, Fingerprints, Prints};
 use super::frame::{self, Frame, Run, Salt};
 use super::queue::Backlog;
 use super::writer::{Gone, Shared};
@@ -32,6 +31,9 @@ const WAITING_MAX: usize = 4_096;
 /// them waits for the last.
 const GROUP_MAX: usize = 1_024;
 const GROUP_BYTES: usize = 1 << 20;
+/// Longest wait for more appends before a sync that many will share, however slow the disk is: each costs as much
+/// processor time as taking in a dozen events.
+const GATHER_MAX: Duration = Duration::from_micros(300);
 /// Fingerprints of the newest events that are kept, twice as many at most: about 9 MiB.
 const KNOWN: usize = 1 << 17;
 
@@ -244,9 +246,10 @@ pub(super) fn look_beside(store: &Path, conn: &Connection) -> Result<Found, Stor
 
 /// The newest events, so that one that comes again is told from one that is new without asking the record. What came
 /// again after more than these is found when it is filed, and changes nothing either.
+#[derive(Default)]
 struct Known {
-    young: HashSet<u128>,
-    old: HashSet<u128>,
+    young: Prints,
+    old: Prints,
 }
 
 impl Known {
@@ -263,7 +266,7 @@ impl Known {
 
     /// Those that are filed; what is in the journal is added by who reads it.
     fn newest(conn: &Connection, prints: &Fingerprints) -> Result<Known, StoreError> {
-        let mut known = Known { young: HashSet::new(), old: HashSet::new() };
+        let mut known = Known::default();
         let mut newest = conn.prepare(
             "SELECT r.host, r.name, e.source, e.key FROM events e CROSS JOIN repositories r ON r.id = e.repo
              ORDER BY e.number DESC LIMIT ?1",
@@ -279,10 +282,15 @@ impl Known {
 
 /// What one call hands over, as entries.
 struct Piece {
+    entries: Pending,
+    to: oneshot::Sender<(Result<Appended, StoreError>, Pending)>,
+}
+
+/// Entries on their way. They come back with the answer: memory is given back soonest by the thread that took it.
+struct Pending {
     bytes: Vec<u8>,
     /// Where each entry ends, and of an event who it is and how many bytes it counts.
     ends: Vec<(usize, Option<(u128, u64)>)>,
-    to: oneshot::Sender<Result<Appended, StoreError>>,
 }
 
 /// The running journal.
@@ -362,6 +370,8 @@ impl Journal {
             known,
             position: found.position,
             shared,
+            last_group: 0,
+            last_sync: Duration::ZERO,
             frame: Vec::new(),
         };
         let (waiting, mut pieces) = mpsc::channel(WAITING_MAX);
@@ -379,8 +389,8 @@ impl Journal {
         let bytes = entries(events, dead, &self.prints, |end, event| ends.push((end, event)))?;
         let (to, result) = oneshot::channel();
         let waiting = self.waiting.as_ref().ok_or_else(ended)?;
-        waiting.send(Piece { bytes, ends, to }).await.map_err(|_| ended())?;
-        result.await.map_err(|_| ended())?
+        waiting.send(Piece { entries: Pending { bytes, ends }, to }).await.map_err(|_| ended())?;
+        result.await.map_err(|_| ended())?.0
     }
 }
 
@@ -407,6 +417,9 @@ struct Appender {
     /// Its own view: what others file is not in it.
     position: Position,
     shared: Arc<Shared>,
+    /// How many appends shared the last sync, and how long it took.
+    last_group: usize,
+    last_sync: Duration,
     /// Kept for its memory.
     frame: Vec<u8>,
 }
@@ -416,15 +429,21 @@ impl Appender {
         let _gone = Gone { shared: self.shared.clone(), what: "journal" };
         let mut group = Vec::new();
         while let Some(piece) = waiting.blocking_recv() {
-            let mut bytes = piece.bytes.len();
+            // Who was answered last is about to come again, while nobody waits for a sync that is not begun. One who
+            // comes alone does not wait.
+            if waiting.len() + 1 < self.last_group {
+                std::thread::sleep(self.last_sync.min(GATHER_MAX));
+            }
+            let mut bytes = piece.entries.bytes.len();
             group.push(piece);
             while group.len() < GROUP_MAX
                 && bytes < GROUP_BYTES
                 && let Ok(piece) = waiting.try_recv()
             {
-                bytes += piece.bytes.len();
+                bytes += piece.entries.bytes.len();
                 group.push(piece);
             }
+            self.last_group = group.len();
             self.commit(&mut group);
         }
     }
@@ -437,7 +456,7 @@ impl Appender {
         }
         let (mut events, mut bytes) = self.waiting();
         let (mut count, mut new_events, mut new_bytes) = (0_u32, 0, 0);
-        let mut fresh = HashSet::new();
+        let mut fresh = Prints::default();
         let mut results = Vec::with_capacity(group.len());
         let mut whole = std::mem::take(&mut self.frame);
         frame::begin(&mut whole);
@@ -445,8 +464,8 @@ impl Appender {
             let (begun, mut entries, mut appended, mut adds) = (whole.len(), 0_u32, Appended::default(), 0);
             let mut prints = Vec::new();
             let mut from = 0;
-            for (end, event) in &piece.ends {
-                let entry = &piece.bytes[from..*end];
+            for (end, event) in &piece.entries.ends {
+                let entry = &piece.entries.bytes[from..*end];
                 from = *end;
                 if let Some((print, counted)) = event {
                     if self.known.contains(*print) || !fresh.insert(*print) {
@@ -546,7 +565,8 @@ impl Appender {
             return Err(StoreError::Broken(why));
         }
         failpoint!("journal-synced");
-        self.shared.committed(begun.elapsed());
+        self.last_sync = begun.elapsed();
+        self.shared.committed(self.last_sync);
         let position = &mut self.position;
         position.current = file;
         if at == 0 {
@@ -590,7 +610,7 @@ impl Appender {
 
 fn answer(piece: Piece, result: Result<Appended, StoreError>) {
     // Who no longer waits needs no answer.
-    let _ = piece.to.send(result);
+    let _ = piece.to.send((result, piece.entries));
 }
 
 #[cfg(test)]

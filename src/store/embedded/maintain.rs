@@ -269,12 +269,7 @@ pub(super) fn old_dead_letters(conn: &Connection, old: Old, after: i64) -> Resul
 
 /// The same for verdicts of tags that are gone.
 pub(super) fn old_verdicts(conn: &Connection, old: Old, after: i64) -> Result<Vec<i64>, StoreError> {
-    let newest = beyond(
-        conn,
-        "SELECT count(*) FROM verdicts",
-        "SELECT number FROM verdicts ORDER BY number DESC LIMIT 1 OFFSET ?1",
-        old,
-    )?;
+    let newest = beyond(conn, "verdicts", old)?;
     let sql = "SELECT number FROM verdicts v WHERE number > ?1 AND (judged_at < ?2 OR number <= ?4) AND tag <> ''
             AND NOT EXISTS (SELECT 1 FROM tags t WHERE t.repo = v.repo AND t.tag = v.tag AND t.digest IS NOT NULL)
          ORDER BY number LIMIT ?3";
@@ -283,25 +278,21 @@ pub(super) fn old_verdicts(conn: &Connection, old: Old, after: i64) -> Result<Ve
 
 /// The same for violations that are over.
 pub(super) fn old_violations(conn: &Connection, old: Old, after: i64) -> Result<Vec<i64>, StoreError> {
-    let newest = beyond(
-        conn,
-        "SELECT count(*) FROM violations",
-        "SELECT number FROM violations ORDER BY number DESC LIMIT 1 OFFSET ?1",
-        old,
-    )?;
+    let newest = beyond(conn, "violations", old)?;
     let sql = "SELECT number FROM violations WHERE number > ?1 AND state = 2 AND (resolved_at < ?2 OR number <= ?4)
          ORDER BY number LIMIT ?3";
     numbers(conn, sql, params![after, nanos(old.before), PRUNE_ROWS as i64, newest])
 }
 
 /// The number up to which rows are too many, where numbers have gaps; only counted where there are that many.
-fn beyond(conn: &Connection, count: &str, nth: &str, old: Old) -> Result<i64, StoreError> {
-    let count: i64 = conn.prepare_cached(count)?.query_row([], |row| row.get(0))?;
+fn beyond(conn: &Connection, table: &'static str, old: Old) -> Result<i64, StoreError> {
+    let count: i64 = conn.prepare_cached(&format!("SELECT count(*) FROM {table}"))?.query_row([], |row| row.get(0))?;
     let newest = i64::try_from(old.newest).unwrap_or(i64::MAX);
     if count <= newest {
         return Ok(i64::MIN);
     }
-    Ok(conn.prepare_cached(nth)?.query_row([newest], |row| row.get(0))?)
+    let nth = format!("SELECT number FROM {table} ORDER BY number DESC LIMIT 1 OFFSET ?1");
+    Ok(conn.prepare_cached(&nth)?.query_row([newest], |row| row.get(0))?)
 }
 
 /// Bytes of all manifests and configs.
