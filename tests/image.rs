@@ -9,8 +9,10 @@ mod oci;
 mod support;
 
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 use support::real::{RealRegistry, Setup};
@@ -69,6 +71,40 @@ fn the_same_files_give_the_same_bytes_and_other_files_another_digest() {
     assert_ne!(first.digest, oci::write(&three, &other, &parts).unwrap().digest);
     let refused = oci::write(folder.path(), &COMMON, &parts).unwrap_err();
     assert!(refused.to_string().contains("no image layout"), "{refused}");
+}
+
+/// The tool itself, which Cargo has built beside the tests where it runs all of them.
+fn tool() -> PathBuf {
+    let build = ["build", "--locked", "--quiet", "--example", "image"];
+    let built = Command::new(env!("CARGO")).args(build).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+    assert!(built.status.success(), "{}", told(&built));
+    let test = std::env::current_exe().unwrap();
+    test.parent().and_then(Path::parent).unwrap().join("examples/image")
+}
+
+#[test]
+fn the_tool_packs_the_same_image_wherever_whenever_and_for_whomever() {
+    let (folder, tool) = (tempfile::tempdir().unwrap(), tool());
+    let pack = |place: &str, umask: &str, mode: u32, zone: &str, language: &str, changed: SystemTime| {
+        let here = folder.path().join(place);
+        fs::create_dir_all(&here).unwrap();
+        for (name, text) in [("program", "program"), ("authorities.pem", "authorities\n"), ("copyright", "notice\n")] {
+            fs::write(here.join(name), text).unwrap();
+            fs::set_permissions(here.join(name), fs::Permissions::from_mode(mode)).unwrap();
+            fs::File::options().read(true).open(here.join(name)).unwrap().set_modified(changed).unwrap();
+        }
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("umask {umask}; exec \"$@\""), "sh"]).arg(&tool).current_dir(&here);
+        command.args(["--program", "x86_64-unknown-linux-gnu=program", "--authorities", "authorities.pem"]);
+        command.args(["--foreign", "any/libc6-dev=2.36-9=LGPL-2.1-or-later=copyright", "--out", "layout"]);
+        command.env("TZ", zone).env("LC_ALL", language).env("TMPDIR", &here);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", told(&output));
+        (files(&here.join("layout")), output.stdout)
+    };
+    let one = pack("one", "022", 0o644, "UTC", "C", SystemTime::UNIX_EPOCH + Duration::from_hours(500_000));
+    let other = pack("a longer/way to", "077", 0o700, "Pacific/Auckland", "de_DE.UTF-8", SystemTime::UNIX_EPOCH);
+    assert!(one == other, "{}\n{}", String::from_utf8_lossy(&one.1), String::from_utf8_lossy(&other.1));
 }
 
 #[test]

@@ -15,12 +15,9 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::oci::{self, USER};
-use crate::run::{PATIENCE, Pod, SECRET, one};
+use crate::run::{Neighbours, PATIENCE, Pod};
 use crate::support::http::Http;
-use crate::support::images::{Form, Index, Platform};
-use crate::support::program::{Program, eventually, free_port};
-use crate::support::real::{RealRegistry, Setup};
-use crate::support::tls::Ca;
+use crate::support::program::Program;
 use crate::tools::{chart, object, objects, rendered, told};
 
 fn json(bytes: &[u8]) -> Value {
@@ -111,21 +108,9 @@ async fn the_image_serves_with_the_rendered_configuration_and_writes_only_the_cl
     let file = chart().join("ci/run-values.yaml");
     let objects = objects(&rendered(&["--values", file.to_str().unwrap()]));
     let pod = &object(&objects, "StatefulSet", "tw-tidewaiter")["spec"]["template"]["spec"];
-    let (ca, events, admin, port) = (Ca::new(), free_port().unwrap(), free_port().unwrap(), free_port().unwrap());
-    let issued = ca.issue(&["localhost", "127.0.0.1"]);
-    let here = [
-        ("0.0.0.0:8443", format!("127.0.0.1:{events}")),
-        ("0.0.0.0:9464", format!("127.0.0.1:{admin}")),
-        ("REGISTRY", format!("localhost:{port}")),
-    ];
-    let here = here.into_iter().map(|(there, here)| (there.to_owned(), here)).collect();
-    let laid_out = Pod { root: root.clone(), here };
-    let secrets = BTreeMap::from([
-        ("registry-ca", one("ca.crt", ca.pem())),
-        ("tidewaiter-webhook", one("value", SECRET)),
-        ("tidewaiter-tls", [("tls.crt".to_owned(), issued.certificate), ("tls.key".to_owned(), issued.key)].into()),
-    ]);
-    laid_out.mount(pod, &objects, &secrets);
+    let neighbours = Neighbours::new();
+    let laid_out = Pod { root: root.clone(), here: neighbours.here() };
+    laid_out.mount(pod, &objects, &neighbours.secrets);
     // What a runtime adds to every root: processes and devices.
     for place in ["proc", "dev"] {
         fs::create_dir(root.join(place)).unwrap();
@@ -144,22 +129,14 @@ async fn the_image_serves_with_the_rendered_configuration_and_writes_only_the_cl
     };
     let before = list(&root);
 
-    let address = format!("https://localhost:{events}/v1/events/local");
-    let registry = RealRegistry::start(Setup {
-        tls: Some(&ca),
-        notify: Some((&address, SECRET)),
-        trust: Some(ca.pem()),
-        port: Some(port),
-        ..Setup::default()
-    })
-    .await;
+    let registry = neighbours.registry().await;
     let words = |value: &Value| -> Vec<String> {
         value.as_array().unwrap().iter().map(|word| laid_out.text(word.as_str().unwrap())).collect()
     };
     let arguments = [words(&settings["Entrypoint"]), words(&pod["containers"][0]["args"])].concat();
     let mut daemon = Program::start(contained(&root, &arguments), &folder.path().join("log")).unwrap();
-    let http = Http::new(Some(ca.pem())).unwrap();
-    let url = format!("http://127.0.0.1:{admin}");
+    let http = Http::new(Some(neighbours.ca.pem())).unwrap();
+    let url = format!("http://127.0.0.1:{}", neighbours.admin);
     daemon.until(async || http.get(&format!("{url}/readyz")).await.is_ok()).await.unwrap();
     let status = fs::read_to_string(format!("/proc/{}/status", daemon.id())).unwrap();
     for line in
@@ -168,15 +145,7 @@ async fn the_image_serves_with_the_rendered_configuration_and_writes_only_the_cl
         assert!(status.contains(line), "{line}:\n{status}");
     }
 
-    let platforms: [Platform; 1] = ["linux/amd64".parse().unwrap()];
-    let index = Index { platforms: &platforms, version: "1", form: Form::Oci, attested: false, faults: &[] };
-    let pusher = registry.pusher(&format!("localhost:{port}"));
-    pusher.push("iot/sensor", "1.0.0", &index.build().unwrap()).await.unwrap();
-    let firing = format!("{url}/api/v1/violations?state=firing");
-    let violation = eventually("the violation", PATIENCE, async || {
-        Ok(http.get_json(&firing).await?["violations"].as_array().and_then(|list| list.first().cloned()))
-    });
-    assert_eq!(violation.await.unwrap()["reason"], "missing-platform");
+    neighbours.violate(&registry, &http).await;
     let revision = http.get(&format!("{url}/metrics")).await.unwrap().text();
     assert!(revision.contains("tidewaiter_build_info{"), "{revision}");
 

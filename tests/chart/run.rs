@@ -24,7 +24,7 @@ use crate::support::tls::Ca;
 use crate::tools::{chart, object, objects, rendered, told};
 
 pub const PATIENCE: Duration = Duration::from_secs(30);
-pub const SECRET: &str = "Bearer a-test-has-no-secrets";
+const SECRET: &str = "Bearer a-test-has-no-secrets";
 
 /// The pod's file system below a folder.
 pub struct Pod {
@@ -99,7 +99,72 @@ fn data(object: &Value) -> BTreeMap<String, String> {
     data.map(|(name, text)| (name.clone(), text.as_str().unwrap().to_owned())).collect()
 }
 
-pub fn one(name: &str, text: &str) -> BTreeMap<String, String> {
+/// What is around the pod on this machine: the ports that it and the registry have here, and what they know of each
+/// other.
+pub struct Neighbours {
+    pub ca: Ca,
+    pub admin: u16,
+    events: u16,
+    port: u16,
+    pub secrets: BTreeMap<&'static str, BTreeMap<String, String>>,
+}
+
+impl Neighbours {
+    pub fn new() -> Neighbours {
+        let ca = Ca::new();
+        let issued = ca.issue(&["localhost", "127.0.0.1"]);
+        let secrets = BTreeMap::from([
+            ("registry-ca", one("ca.crt", ca.pem())),
+            ("tidewaiter-webhook", one("value", SECRET)),
+            ("tidewaiter-tls", [("tls.crt".to_owned(), issued.certificate), ("tls.key".to_owned(), issued.key)].into()),
+        ]);
+        let (events, admin, port) = (free_port().unwrap(), free_port().unwrap(), free_port().unwrap());
+        Neighbours { ca, admin, events, port, secrets }
+    }
+
+    /// What stands in place of the cluster's ports and of the registry's name.
+    pub fn here(&self) -> Vec<(String, String)> {
+        let here = [
+            ("0.0.0.0:8443", format!("127.0.0.1:{}", self.events)),
+            ("0.0.0.0:9464", format!("127.0.0.1:{}", self.admin)),
+            ("REGISTRY", format!("localhost:{}", self.port)),
+        ];
+        here.into_iter().map(|(there, here)| (there.to_owned(), here)).collect()
+    }
+
+    /// The registry, which tells the pod of every push.
+    pub async fn registry(&self) -> RealRegistry {
+        let address = format!("https://localhost:{}/v1/events/local", self.events);
+        RealRegistry::start(Setup {
+            tls: Some(&self.ca),
+            notify: Some((&address, SECRET)),
+            trust: Some(self.ca.pem()),
+            port: Some(self.port),
+            ..Setup::default()
+        })
+        .await
+    }
+
+    /// Where the violations that are not over are listed.
+    pub fn firing(&self) -> String {
+        format!("http://127.0.0.1:{}/api/v1/violations?state=firing", self.admin)
+    }
+
+    /// Pushes an image without arm64, which the rendered policy asks for, and waits until the daemon says so.
+    pub async fn violate(&self, registry: &RealRegistry, http: &Http) {
+        let platforms: [Platform; 1] = ["linux/amd64".parse().unwrap()];
+        let index = Index { platforms: &platforms, version: "1", form: Form::Oci, attested: false, faults: &[] };
+        let pusher = registry.pusher(&format!("localhost:{}", self.port));
+        pusher.push("iot/sensor", "1.0.0", &index.build().unwrap()).await.unwrap();
+        let violation = eventually("the violation", PATIENCE, async || {
+            let list = http.get_json(&self.firing()).await?;
+            Ok(list["violations"].as_array().and_then(|list| list.first().cloned()))
+        });
+        assert_eq!(violation.await.unwrap()["reason"], "missing-platform");
+    }
+}
+
+fn one(name: &str, text: &str) -> BTreeMap<String, String> {
     [(name.to_owned(), text.to_owned())].into()
 }
 
@@ -111,65 +176,38 @@ async fn the_rendered_container_starts_judges_and_reads_changed_policies() {
     let pod = &object(&objects, "StatefulSet", "tw-tidewaiter")["spec"]["template"]["spec"];
     let container = &pod["containers"][0];
 
-    let (ca, events, admin, port) = (Ca::new(), free_port().unwrap(), free_port().unwrap(), free_port().unwrap());
-    let issued = ca.issue(&["localhost", "127.0.0.1"]);
+    let neighbours = Neighbours::new();
     let node = |name: &str| {
         let root = folder.path().join(name);
-        let here = [
-            ("/etc/tidewaiter", root.join("etc/tidewaiter").display().to_string()),
-            ("/var/lib/tidewaiter", root.join("var/lib/tidewaiter").display().to_string()),
-            ("0.0.0.0:8443", format!("127.0.0.1:{events}")),
-            ("0.0.0.0:9464", format!("127.0.0.1:{admin}")),
-            ("REGISTRY", format!("localhost:{port}")),
-        ];
-        Pod { root, here: here.into_iter().map(|(there, here)| (there.to_owned(), here)).collect() }
+        let mut here = neighbours.here();
+        for place in ["etc/tidewaiter", "var/lib/tidewaiter"] {
+            here.push((format!("/{place}"), root.join(place).display().to_string()));
+        }
+        Pod { root, here }
     };
     let laid_out = node("daemon");
-    let secrets = BTreeMap::from([
-        ("registry-ca", one("ca.crt", ca.pem())),
-        ("tidewaiter-webhook", one("value", SECRET)),
-        ("tidewaiter-tls", [("tls.crt".to_owned(), issued.certificate), ("tls.key".to_owned(), issued.key)].into()),
-    ]);
-    laid_out.mount(pod, &objects, &secrets);
-
-    let address = format!("https://localhost:{events}/v1/events/local");
-    let registry = RealRegistry::start(Setup {
-        tls: Some(&ca),
-        notify: Some((&address, SECRET)),
-        trust: Some(ca.pem()),
-        port: Some(port),
-        ..Setup::default()
-    })
-    .await;
+    laid_out.mount(pod, &objects, &neighbours.secrets);
+    let registry = neighbours.registry().await;
     let mut daemon = Program::start(laid_out.command(container), &folder.path().join("log")).unwrap();
-    let http = Http::new(Some(ca.pem())).unwrap();
-    let url = format!("http://127.0.0.1:{admin}");
+    let http = Http::new(Some(neighbours.ca.pem())).unwrap();
     for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
         let get = &container[probe]["httpGet"];
         assert_eq!(get["port"], "admin");
         let probed = format!(
-            "{}://127.0.0.1:{admin}{}",
+            "{}://127.0.0.1:{}{}",
             get["scheme"].as_str().unwrap().to_lowercase(),
+            neighbours.admin,
             get["path"].as_str().unwrap()
         );
         daemon.until(async || http.get(&probed).await.is_ok()).await.unwrap();
     }
 
-    // An image without arm64 is a violation of the rendered policy.
-    let platforms: [Platform; 1] = ["linux/amd64".parse().unwrap()];
-    let index = Index { platforms: &platforms, version: "1", form: Form::Oci, attested: false, faults: &[] };
-    let pusher = registry.pusher(&format!("localhost:{port}"));
-    pusher.push("iot/sensor", "1.0.0", &index.build().unwrap()).await.unwrap();
-    let firing = format!("{url}/api/v1/violations?state=firing");
-    let violation = eventually("the violation", PATIENCE, async || {
-        Ok(http.get_json(&firing).await?["violations"].as_array().and_then(|list| list.first().cloned()))
-    });
-    assert_eq!(violation.await.unwrap()["reason"], "missing-platform");
+    neighbours.violate(&registry, &http).await;
 
     // `helm test` runs beside it, and finds nothing wrong.
     let test = &object(&objects, "Pod", "tw-tidewaiter-doctor")["spec"];
     let beside = node("doctor");
-    beside.mount(test, &objects, &secrets);
+    beside.mount(test, &objects, &neighbours.secrets);
     let output = beside.command(&test["containers"][0]).output().unwrap();
     assert!(output.status.success(), "{}", told(&output));
 
@@ -180,7 +218,8 @@ async fn the_rendered_container_starts_judges_and_reads_changed_policies() {
         .map(|(name, text)| (name, text.replace(", platforms: {all: [linux/amd64, linux/arm64]}", "")));
     laid_out.project("/etc/tidewaiter/policies", &lenient.collect(), 0o644, 2);
     eventually("no violation", PATIENCE, async || {
-        Ok(http.get_json(&firing).await?["violations"].as_array().is_some_and(Vec::is_empty).then_some(()))
+        let list = http.get_json(&neighbours.firing()).await?;
+        Ok(list["violations"].as_array().is_some_and(Vec::is_empty).then_some(()))
     })
     .await
     .unwrap();

@@ -30,8 +30,8 @@ struct Cli {
     /// The commit that the programs were built from
     #[arg(long, default_value = "unknown")]
     revision: String,
-    /// The authorities that are trusted, in PEM
-    #[arg(long, value_name = "FILE", default_value = "/etc/ssl/certs/ca-certificates.crt")]
+    /// The authorities that are trusted, in PEM; a machine's own list may have some of its own
+    #[arg(long, value_name = "FILE")]
     authorities: PathBuf,
 }
 
