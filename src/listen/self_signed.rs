@@ -1,5 +1,6 @@
 //! A certificate of our own making for the first start: a small authority and a server certificate under it,
-//! kept beside the store. Senders are given the authority's file; the server's is renewed under it.
+//! kept beside the store. Senders are given the authority's certificate, which is in the chain that is served too, so that
+//! it can be had where nobody can look into the folder; the server's is renewed under it.
 
 use std::fs;
 use std::io::{self, Write};
@@ -23,6 +24,10 @@ const AUTHORITY_DAYS: i64 = 3650;
 const SERVER_DAYS: i64 = 365;
 /// How long before its end it is renewed.
 const RENEW_DAYS: i64 = 60;
+/// Keys are for their owner alone.
+const PRIVATE: u32 = 0o600;
+/// Certificates are shown to whoever connects.
+const PUBLIC: u32 = 0o644;
 
 /// Why a certificate could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -95,21 +100,22 @@ impl SelfSigned {
                 .map_err(|_| SelfSignedError::Unusable { path: authority_key_file.display().to_string() })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let key = KeyPair::generate()?;
-                self.write(&authority_key_file, &key.serialize_pem())?;
+                self.write(&authority_key_file, &key.serialize_pem(), PRIVATE)?;
                 key
             }
             Err(source) => return Err(self.fault(&authority_key_file, source)),
         };
         let authority = authority(now)?;
         if !self.ca.exists() {
-            self.write(&self.ca, &authority.self_signed(&authority_key)?.pem())?;
+            self.write(&self.ca, &authority.self_signed(&authority_key)?.pem(), PUBLIC)?;
         }
+        let ca = fs::read_to_string(&self.ca).map_err(|source| self.fault(&self.ca, source))?;
         let issuer = Issuer::new(authority, authority_key);
         let key = KeyPair::generate()?;
         let certificate = self.server(now)?.signed_by(&key, &issuer)?;
         // The key first: whoever reads in between finds a pair that does not match, and keeps the old one.
-        self.write(&self.key, &key.serialize_pem())?;
-        self.write(&self.certificate, &certificate.pem())?;
+        self.write(&self.key, &key.serialize_pem(), PRIVATE)?;
+        self.write(&self.certificate, &format!("{}{ca}", certificate.pem()), PUBLIC)?;
         Ok(true)
     }
 
@@ -144,8 +150,10 @@ impl SelfSigned {
         let (Ok(pem), true, true) = (fs::read(&self.certificate), self.key.exists(), self.ca.exists()) else {
             return false;
         };
-        let Ok(der) = CertificateDer::from_pem_slice(&pem) else { return false };
-        let Ok((_, certificate)) = X509Certificate::from_der(&der) else { return false };
+        let Ok(chain) = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>() else { return false };
+        // One without the authority is of an earlier version.
+        let [der, _] = &chain[..] else { return false };
+        let Ok((_, certificate)) = X509Certificate::from_der(der) else { return false };
         let renew_at = certificate.validity().not_after.timestamp() - RENEW_DAYS * 86_400;
         let named = certificate.subject_alternative_name().ok().flatten().map_or(0, |names| {
             let names = &names.value.general_names;
@@ -178,12 +186,12 @@ impl SelfSigned {
         SelfSignedError::File { path: path.display().to_string(), source }
     }
 
-    /// Writes a file that only its owner can read, whole or not at all.
-    fn write(&self, path: &Path, text: &str) -> Result<(), SelfSignedError> {
+    /// Writes a file whole or not at all.
+    fn write(&self, path: &Path, text: &str, mode: u32) -> Result<(), SelfSignedError> {
         let part = path.with_extension("part");
         let written = (|| {
             let _ = fs::remove_file(&part);
-            let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
+            let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&part)?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
             fs::rename(&part, path)
@@ -230,6 +238,12 @@ mod tests {
             assert_eq!(fs::metadata(directory.join(file)).unwrap().mode() & 0o777, 0o600, "{file}");
         }
         assert_eq!(fs::metadata(&directory).unwrap().mode() & 0o777, 0o700);
+        // What anybody may know, and what is asked for by hand: no more is in the way of it than the folder.
+        for file in ["ca.crt", "server.crt"] {
+            assert_eq!(fs::metadata(directory.join(file)).unwrap().mode() & 0o777, 0o644, "{file}");
+        }
+        let chain = |pem: &[u8]| CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>().unwrap();
+        assert_eq!(chain(&first)[1..], chain(&ca)[..], "the authority is served after the server's certificate");
 
         let again = SelfSigned::ensure(&directory, &names, now).unwrap();
         assert_eq!(fs::read(again.certificate()).unwrap(), first);
@@ -239,6 +253,15 @@ mod tests {
         assert!(!again.renew(later).unwrap());
         assert_ne!(fs::read(again.certificate()).unwrap(), first);
         assert_eq!(fs::read(again.ca()).unwrap(), ca, "senders need not be told again");
+        let served = fs::read(again.certificate()).unwrap();
+        assert_eq!(chain(&served)[1..], chain(&ca)[..]);
+
+        // One that an earlier version made, without the authority.
+        let leaf = String::from_utf8(served).unwrap();
+        let (leaf, _) = leaf.split_at(leaf.rfind("-----BEGIN").unwrap());
+        fs::write(directory.join("server.crt"), leaf).unwrap();
+        assert!(again.renew(later).unwrap());
+        assert_eq!(fs::read(again.ca()).unwrap(), ca);
 
         let other = SelfSigned::ensure(&directory, &["other.example".to_owned()], later).unwrap();
         assert_eq!(fs::read(again.ca()).unwrap(), ca);

@@ -10,7 +10,11 @@ mod oci;
 mod support;
 
 mod manifests;
+mod monitoring;
+mod notes;
+mod pages;
 mod published;
+mod refused;
 mod rooted;
 mod run;
 mod tools;

@@ -6,17 +6,17 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::tools::{chart, matrix, object, objects, program, rendered, root, template, told};
+use crate::tools::{chart, matrix, object, objects, program, rendered, template, told};
 
 /// The oldest Kubernetes that the chart allows whose schemas matter here, and a new one.
 const VERSIONS: &[&str] = &["1.25", "1.33"];
 
-fn values(file: &Path) -> Vec<&str> {
+pub fn values(file: &Path) -> Vec<&str> {
     vec!["--values", file.to_str().unwrap()]
 }
 
 /// A copy of the chart, to be changed.
-fn copied(folder: &Path) -> PathBuf {
+pub fn copied(folder: &Path) -> PathBuf {
     let copied = Command::new("cp").arg("-r").arg(chart()).arg(folder).status().unwrap();
     assert!(copied.success());
     folder.join("tidewaiter")
@@ -109,6 +109,8 @@ fn events_go_to_the_daemon_and_nowhere_else() {
     let doctor = &object(&objects, "Pod", "tw-tidewaiter-doctor")["metadata"];
     assert_ne!(doctor["labels"]["app.kubernetes.io/name"], selector["app.kubernetes.io/name"]);
     assert_eq!(doctor["annotations"]["helm.sh/hook"], "test");
+    // It stays until the next, so that its warnings can be read.
+    assert_eq!(doctor["annotations"]["helm.sh/hook-delete-policy"], "before-hook-creation");
     let container = &workload["spec"]["template"]["spec"]["containers"][0];
     for (probe, path) in [("startupProbe", "/readyz"), ("readinessProbe", "/readyz"), ("livenessProbe", "/livez")] {
         assert_eq!(container[probe]["httpGet"], json!({"path": path, "port": "admin", "scheme": "HTTP"}), "{probe}");
@@ -135,10 +137,23 @@ fn every_certificate_names_the_service() {
     let objects = objects(&rendered(&managed));
     let names = object(&objects, "Certificate", "tw-tidewaiter")["spec"]["dnsNames"].as_array().unwrap().clone();
     assert!(names.contains(&json!("hooks.contoso.example")) && SERVICE.iter().all(|n| names.contains(&json!(n))));
+
+    // A public authority refuses an order with names inside the cluster, all of it.
+    let named = |args: &[&str]| {
+        let acr = chart().join("ci/acr-values.yaml");
+        let all = [&values(&acr), args].concat();
+        let objects = self::objects(&rendered(&all));
+        object(&objects, "Certificate", "tw-tidewaiter")["spec"].clone()
+    };
+    let public = named(&[]);
+    assert_eq!(public["issuerRef"]["name"], "letsencrypt");
+    assert_eq!(public["dnsNames"], json!(["tidewaiter.contoso.example"]));
+    let inside = named(&["--set", "tls.certManager.internalNames=true"]);
+    assert_eq!(inside["dnsNames"].as_array().unwrap().len(), 5, "an issuer of one's own may sign them");
 }
 
 /// What a file of the matrix switches on.
-fn of(file: &str) -> Vec<Value> {
+pub fn of(file: &str) -> Vec<Value> {
     let file = chart().join(format!("ci/{file}-values.yaml"));
     objects(&rendered(&values(&file)))
 }
@@ -208,12 +223,79 @@ fn senders_reach_the_service_from_outside() {
     assert_eq!(object(&behind, "Service", "tw-tidewaiter-admin")["spec"]["type"], "ClusterIP", "never from outside");
 }
 
+/// The ports that a policy lets out.
+pub fn outgoing(policy: &Value) -> Vec<u64> {
+    let rules = policy["egress"].as_array().unwrap().iter().flat_map(|rule| rule["ports"].as_array().unwrap());
+    rules.map(|port| port["port"].as_u64().unwrap()).collect()
+}
+
+/// Values in a file of their own, rendered.
+pub fn of_text(text: &str, args: &[&str]) -> Vec<Value> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("values.yaml");
+    fs::write(&file, text).unwrap();
+    objects(&rendered(&[&values(&file), args].concat()))
+}
+
+/// Whatever the configuration leads to is let out, so that the blocks of the documentation work together.
+#[test]
+fn the_network_policy_follows_the_configuration() {
+    let policy = |config: &str, args: &[&str]| {
+        let objects = of_text(&format!("networkPolicy: {{enabled: true}}\nconfig: {config}"), args);
+        object(&objects, "NetworkPolicy", "tw-tidewaiter")["spec"].clone()
+    };
+    for (config, more) in [
+        ("{}", &[][..]),
+        (r#"{sinks: [{name: a, kind: alertmanager, url: "http://alertmanager.monitoring.svc:9093/path"}]}"#, &[9093]),
+        (
+            r#"{sinks: [{name: a, kind: alertmanager, urls: ["http://a:9093", "HTTP://b/x:1", "https://[fd00::1]:9094"]}]}"#,
+            &[9093, 80, 9094],
+        ),
+        ("{sinks: [{name: a, kind: slack, urlFile: /a}, {name: b, kind: pagerduty, routingKeyFile: /b}]}", &[]),
+        (
+            r#"{registries: [{host: "registry.svc:5000"}, {host: r.example, endpoint: "https://10.0.0.5:8443/"}]}"#,
+            &[5000, 8443],
+        ),
+        ("{registries: [{host: registry.svc, insecure: true}, {host: plain.example}]}", &[80]),
+        (
+            r#"{sources: [{name: a, format: harbor, auth: {oidc: {issuer: "https://sso.example:8444/realm", audience: b, subjects: [c]}}}]}"#,
+            &[8444],
+        ),
+    ] {
+        assert_eq!(outgoing(&policy(config, &[])), [&[53, 53, 443], more].concat(), "{config}");
+    }
+    let given = policy("{}", &["--set", "networkPolicy.egressPorts={8443}"]);
+    assert_eq!(outgoing(&given), [53, 53, 443, 8443]);
+
+    // An identity of the node signs in at the node's metadata service, and nowhere else is port 80 open.
+    let azure = "{registries: [{host: contoso.azurecr.io, auth: {kind: azure}}]}";
+    let metadata = policy(azure, &[]);
+    let rule = metadata["egress"].as_array().unwrap().last().unwrap();
+    assert_eq!(rule["to"], json!([{"ipBlock": {"cidr": "169.254.169.254/32"}}]));
+    assert_eq!(rule["ports"], json!([{"port": 80, "protocol": "TCP"}]));
+    let workload = policy(azure, &["--set-string", r"podLabels.azure\.workload\.identity/use=true"]);
+    assert_eq!(outgoing(&workload), [53, 53, 443]);
+}
+
 #[test]
 fn the_network_and_disruptions_are_bounded() {
     let objects = of("network");
     let policy = &object(&objects, "NetworkPolicy", "tw-tidewaiter")["spec"];
     let selector = &object(&objects, "StatefulSet", "tw-tidewaiter")["spec"]["selector"];
-    assert_eq!((&policy["podSelector"], &policy["policyTypes"]), (selector, &json!(["Ingress", "Egress"])));
+    assert_eq!(policy["policyTypes"], json!(["Ingress", "Egress"]));
+    // What the test's pod reaches is what the daemon reaches.
+    let pods = [
+        object(&objects, "StatefulSet", "tw-tidewaiter")["spec"]["template"]["metadata"]["labels"].clone(),
+        object(&objects, "Pod", "tw-tidewaiter-doctor")["metadata"]["labels"].clone(),
+    ];
+    for labels in pods {
+        let of = &policy["podSelector"];
+        for (name, value) in of["matchLabels"].as_object().unwrap() {
+            assert_eq!(&labels[name], value);
+        }
+        let [one] = &of["matchExpressions"].as_array().unwrap()[..] else { panic!("{of}") };
+        assert!(one["values"].as_array().unwrap().contains(&labels[one["key"].as_str().unwrap()]), "{one} {labels}");
+    }
     let (events, admin) = (&policy["ingress"][0], &policy["ingress"][1]);
     assert_eq!(
         (&events["ports"][0]["port"], &events["from"][0]["ipBlock"]["cidr"]),
@@ -221,14 +303,7 @@ fn the_network_and_disruptions_are_bounded() {
     );
     assert_eq!(admin["ports"][0]["port"], "admin");
     assert!(admin["from"][0]["namespaceSelector"].is_object(), "{admin}");
-    let outgoing: Vec<u64> = policy["egress"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .flat_map(|rule| rule["ports"].as_array().unwrap())
-        .map(|port| port["port"].as_u64().unwrap())
-        .collect();
-    assert_eq!(outgoing, [53, 53, 443, 9093], "names, registries, and what is configured");
+    assert_eq!(outgoing(policy), [53, 53, 443, 5000, 8443, 80, 9093], "names, registries, and what is configured");
     let names: Vec<&str> = object(&objects, "StatefulSet", "tw-tidewaiter")["spec"]["template"]["spec"]["containers"]
         [0]["ports"]
         .as_array()
@@ -254,70 +329,19 @@ fn a_changed_configuration_is_a_new_pod_and_changed_policies_are_not() {
     assert_ne!(template(&[]), template(&["--set", "config.log.level=debug"]));
 }
 
+/// A text keeps its own indentation, wherever it was pasted from.
 #[test]
-fn the_rules_arrive_as_they_were_tested() {
-    let file = chart().join("ci/monitoring-values.yaml");
-    let objects = objects(&rendered(&values(&file)));
-    let spec = &object(&objects, "PrometheusRule", "tw-tidewaiter")["spec"];
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("rules.yaml");
-    fs::write(&path, spec.to_string()).unwrap();
-    let output = Command::new("promtool").args(["check", "rules"]).arg(&path).output().unwrap();
-    assert!(output.status.success(), "{}", told(&output));
-
-    let shipped = fs::read_to_string(chart().join("files/rules.yaml")).unwrap();
-    let shipped = shipped.replace("https://tidewaiter.dev/runbooks/", "https://wiki.contoso.example/runbooks/");
-    let shipped: Value = serde_saphyr::from_str(&shipped).unwrap();
-    let names = |spec: &Value| -> Vec<Value> {
-        spec["groups"].as_array().unwrap().iter().flat_map(|group| group["rules"].as_array().unwrap().clone()).collect()
-    };
-    let mut wanted = names(&shipped);
-    wanted.retain(|rule| rule["alert"] != "TidewaiterSourceSilent");
-    let mut given = names(spec);
-    assert_eq!(given.pop().unwrap()["alert"], "OursBusy");
-    assert_eq!(given, wanted);
-
-    let dashboard = &object(&objects, "ConfigMap", "tw-tidewaiter-dashboard");
-    assert_eq!(dashboard["metadata"]["labels"]["grafana_dashboard"], "1");
-    let json = dashboard["data"]["tidewaiter.json"].as_str().unwrap();
-    assert_eq!(json, fs::read_to_string(chart().join("files/dashboards/tidewaiter.json")).unwrap());
-    let monitor = &object(&objects, "ServiceMonitor", "tw-tidewaiter")["spec"];
-    assert_eq!(
-        (&monitor["endpoints"][0]["scheme"], &monitor["endpoints"][0]["port"]),
-        (&json!("https"), &json!("admin"))
-    );
-    let admin = object(&objects, "Service", "tw-tidewaiter-admin");
-    for (name, value) in monitor["selector"]["matchLabels"].as_object().unwrap() {
-        assert_eq!(&admin["metadata"]["labels"][name], value, "the monitor finds the service");
-    }
-}
-
-#[test]
-fn what_cannot_work_is_refused_with_what_to_do() {
-    for (sets, message) in [
-        (&["replicaCount=2"][..], "replicaCount: the embedded store belongs to one process"),
-        (&["autoscaling.enabled=true"], "autoscaling.enabled: the embedded store belongs to one process"),
-        (&["postgresql.enabled=true"], "postgresql.enabled: this version of tidewaiter has no PostgreSQL store yet"),
-        (&["tls.mode=existingSecret"], "tls.existingSecret: name the secret"),
-        (&["tls.existingSecret=a"], "tls.existingSecret: it is used only with"),
-        (&["tls.mode=certManager", "config.tls.certificate=a", "config.tls.key=b"], "config.tls: the chart sets it"),
-        (&["webhook.ingress.enabled=true"], "webhook.ingress.hosts: name the host"),
-        (&["existingPoliciesConfigMap=a", "policies.a\\.yaml=b"], "policies, existingPoliciesConfigMap: set one"),
-        (&["podDisruptionBudget.minAvailable=0", "podDisruptionBudget.maxUnavailable=1"], "not both"),
-        (&["config.listen.admin=127.0.0.1:9464"], "config.listen.admin: the kubelet cannot reach loopback"),
-        (&["config.listen.events=127.0.0.1:8443"], "config.listen.events: senders cannot reach loopback"),
-        (&["config.store.url=sqlite:elsewhere.db"], "config.store.url: the volume is at /var/lib/tidewaiter"),
-        // The schema's own: names that are wrong, in the values and in the configuration.
-        (&["replicas=2"], "Additional property replicas is not allowed"),
-        (&["config.sinks[0].name=a", "config.sinks[0].kind=pigeon"], "config.sinks.0.kind"),
-        (&["config.listn.events=a"], "Additional property listn is not allowed"),
-        (&["image.pullPolicy=Sometimes"], "image.pullPolicy"),
-    ] {
-        let args: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
-        let output = template(&chart(), &args);
-        let said = told(&output);
-        assert!(!output.status.success(), "{sets:?} is refused");
-        assert!(said.contains(message), "{sets:?}: {message}:\n{said}");
+fn a_policy_as_a_text_is_what_was_written() {
+    let plain = "# a comment\napiVersion: a\n\nspec:\n  b: 1\n";
+    let indented = "\n\n    # a comment\n    apiVersion: a\n   \n    spec:\n      b: 1\n\n";
+    let first = "      # a comment\n  apiVersion: a\n\n  spec:\n    b: 1";
+    let windows = plain.replace('\n', "\r\n");
+    for text in [plain, indented, &windows, first] {
+        let objects = of_text(&json!({"policies": {"a.yaml": text}}).to_string(), &[]);
+        let given =
+            object(&objects, "ConfigMap", "tw-tidewaiter-policies")["data"]["a.yaml"].as_str().unwrap().to_owned();
+        let wanted = if text == first { format!("    {plain}") } else { plain.to_owned() };
+        assert_eq!(given, wanted, "{text:?}");
     }
 }
 
@@ -352,60 +376,4 @@ fn what_postgresql_will_make_is_right_already() {
     );
     let config = object(&objects, "ConfigMap", "tw-tidewaiter")["data"]["tidewaiter.yaml"].as_str().unwrap();
     assert!(config.contains("urlEnv: TIDEWAITER_STORE_URL"), "{config}");
-}
-
-#[test]
-fn the_notes_tell_how_to_register_the_webhook() {
-    // Helm prints notes only beside a cluster, so they are rendered into an object.
-    let folder = tempfile::tempdir().unwrap();
-    let copy = copied(folder.path());
-    let templates = copy.join("templates");
-    fs::rename(templates.join("NOTES.txt"), templates.join("_notes.tpl")).unwrap();
-    let object = "kind: Notes\nmetadata: {name: notes}\ntext: {{ include (print .Template.BasePath \"/_notes.tpl\") . | quote }}\n";
-    fs::write(templates.join("notes.yaml"), object).unwrap();
-    let notes = |args: &[&str]| {
-        let output = template(&copy, args);
-        assert!(output.status.success(), "{}", told(&output));
-        let objects = objects(&String::from_utf8(output.stdout).unwrap());
-        crate::tools::object(&objects, "Notes", "notes")["text"].as_str().unwrap().to_owned()
-    };
-    let bare = notes(&[]);
-    assert!(bare.contains("No source is configured yet") && bare.contains("helm test tw -n watch"), "{bare}");
-    assert!(bare.contains("The certificate is self-signed"), "{bare}");
-    let acr = chart().join("ci/acr-values.yaml");
-    let acr = notes(&values(&acr));
-    for part in [
-        "az acr webhook create --registry contoso --name tidewaiter --actions push delete",
-        "--uri https://YOUR-NAME/v1/events/contoso-acr",
-        "--headers \"Authorization=$(cat webhook-secret)\"",
-        "get service tw-tidewaiter",
-    ] {
-        assert!(acr.contains(part), "{part}:\n{acr}");
-    }
-    assert!(root().join("docs/kubernetes.md").exists());
-}
-
-/// The YAML in the pages about clusters is values of the chart, or a piece of the configuration.
-#[test]
-fn what_the_documentation_shows_is_accepted() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut count = 0;
-    for page in ["docs/kubernetes.md", "docs/acr-aks.md"] {
-        let text = fs::read_to_string(root().join(page)).unwrap();
-        for block in text.split("```yaml\n").skip(1) {
-            let block = block.split("```").next().unwrap();
-            let values = if block.starts_with("registries:") {
-                let indented: Vec<String> = block.lines().map(|line| format!("  {line}")).collect();
-                format!("config:\n{}\n", indented.join("\n"))
-            } else {
-                block.to_owned()
-            };
-            let file = folder.path().join("values.yaml");
-            fs::write(&file, &values).unwrap();
-            let output = template(&chart(), &["--values", file.to_str().unwrap()]);
-            assert!(output.status.success(), "{page}:\n{block}\n{}", told(&output));
-            count += 1;
-        }
-    }
-    assert_eq!(count, 5, "blocks were found");
 }

@@ -18,6 +18,18 @@
 {{- toYaml $config }}
 {{- end }}
 
+{{/* A text without the indentation that all of its lines have, and without empty lines around it. */}}
+{{- define "tidewaiter.unindented" -}}
+{{- $text := regexReplaceAll "(?m)^[ \t]+$" (replace "\r\n" "\n" .) "" | trimAll "\n" }}
+{{- $least := 200 }}
+{{- range splitList "\n" $text }}
+{{- if . }}
+{{- $least = min $least (regexFind "^ *" . | len) }}
+{{- end }}
+{{- end }}
+{{- regexReplaceAll (printf "(?m)^ {%d}" (int $least)) $text "" }}
+{{- end }}
+
 {{/* The port of an address, as in "0.0.0.0:8443". */}}
 {{- define "tidewaiter.port" -}}
 {{- regexFind "[0-9]+$" . }}

@@ -1,7 +1,7 @@
 {{/* Selectors never change, so they hold these two and nothing else. */}}
 {{- define "tidewaiter.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "tidewaiter.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "tidewaiter.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "tidewaiter.labels" -}}
