@@ -31,9 +31,11 @@ const WAITING_MAX: usize = 4_096;
 /// them waits for the last.
 const GROUP_MAX: usize = 1_024;
 const GROUP_BYTES: usize = 1 << 20;
-/// Longest wait for more appends before a sync that many will share, however slow the disk is: each costs as much
-/// processor time as taking in a dozen events.
-const GATHER_MAX: Duration = Duration::from_micros(300);
+/// Longest wait for more appends before a sync that many will share: each costs as much processor time as taking in a
+/// few events.
+const GATHER_MAX: Duration = Duration::from_millis(1);
+/// How long nobody comes until nobody is waited for.
+const GATHER_STEP: Duration = Duration::from_micros(100);
 /// Fingerprints of the newest events that are kept, twice as many at most: about 9 MiB.
 const KNOWN: usize = 1 << 17;
 
@@ -370,8 +372,7 @@ impl Journal {
             known,
             position: found.position,
             shared,
-            last_group: 0,
-            last_sync: Duration::ZERO,
+            about: 0,
             frame: Vec::new(),
         };
         let (waiting, mut pieces) = mpsc::channel(WAITING_MAX);
@@ -417,9 +418,8 @@ struct Appender {
     /// Its own view: what others file is not in it.
     position: Position,
     shared: Arc<Shared>,
-    /// How many appends shared the last sync, and how long it took.
-    last_group: usize,
-    last_sync: Duration,
+    /// How many appended when the last sync ended.
+    about: usize,
     /// Kept for its memory.
     frame: Vec<u8>,
 }
@@ -429,11 +429,7 @@ impl Appender {
         let _gone = Gone { shared: self.shared.clone(), what: "journal" };
         let mut group = Vec::new();
         while let Some(piece) = waiting.blocking_recv() {
-            // Who was answered last is about to come again, while nobody waits for a sync that is not begun. One who
-            // comes alone does not wait.
-            if waiting.len() + 1 < self.last_group {
-                std::thread::sleep(self.last_sync.min(GATHER_MAX));
-            }
+            self.gather(waiting);
             let mut bytes = piece.entries.bytes.len();
             group.push(piece);
             while group.len() < GROUP_MAX
@@ -443,8 +439,19 @@ impl Appender {
                 bytes += piece.entries.bytes.len();
                 group.push(piece);
             }
-            self.last_group = group.len();
+            let answered = group.len();
             self.commit(&mut group);
+            self.about = answered + waiting.len();
+        }
+    }
+
+    /// Waits until most of those are there who were when the last sync ended: who was answered then is about to come
+    /// again, and the others who came meanwhile lose little. One who comes alone does not wait.
+    fn gather(&self, waiting: &mpsc::Receiver<Piece>) {
+        let (begun, mut before, mut there) = (Instant::now(), 0, 1);
+        while before < there && there < self.about * 3 / 4 && begun.elapsed() < GATHER_MAX {
+            std::thread::sleep(GATHER_STEP);
+            (before, there) = (there, waiting.len() + 1);
         }
     }
 
@@ -565,8 +572,7 @@ impl Appender {
             return Err(StoreError::Broken(why));
         }
         failpoint!("journal-synced");
-        self.last_sync = begun.elapsed();
-        self.shared.committed(self.last_sync);
+        self.shared.committed(begun.elapsed());
         let position = &mut self.position;
         position.current = file;
         if at == 0 {
