@@ -273,3 +273,20 @@ fn misanswered<T>() -> Fact<T> {
         text: "the question was answered with something else".into(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_of_another_kind_is_no_answer_but_no_pass_either() {
+        let mut observation = Observation::new("registry.example/app".parse().unwrap(), Timestamp::UNIX_EPOCH, true);
+        let digest = Digest::of(b"x");
+        assert!(observation.manifest(&digest).is_none());
+        observation.tell(Question::Manifest(digest.clone()), Answer::Locked(Fact::Absent));
+        assert!(matches!(observation.manifest(&digest), Some(Fact::Undetermined(_))));
+        observation.tell(Question::Manifest(digest.clone()), Answer::Manifest(Fact::Absent));
+        assert_eq!(observation.manifest(&digest), Some(&Fact::Absent));
+        assert!(observation.config(&digest).is_none(), "another fact about the same digest");
+    }
+}

@@ -65,6 +65,7 @@ pub(super) struct View<'a> {
     pub leaves: Vec<Leaf<'a>>,
     /// The platforms covered, each once, in order.
     pub platforms: Vec<&'a Platform>,
+    /// What is wrong; found out only down to the image configs, as nothing else asks for it.
     pub problems: Vec<Problem>,
     /// What could not be determined below the top.
     pub unknown: Vec<Cause>,
@@ -151,7 +152,9 @@ fn look_at<'a>(
             let mut walk = Walk { gather, view, deep, asked: false };
             walk.index(index, 1, &mut vec![digest]);
             asked = walk.asked;
-            duplicates(index, view);
+            if deep {
+                duplicates(index, view);
+            }
         }
         Content::Single(single) if !is_image(single) => {
             let (chart, name) = artifact_name(single);
@@ -294,11 +297,11 @@ impl<'a> Walk<'_, 'a> {
             );
             return;
         }
-        self.statement(entry);
         if !self.deep {
             self.leaf(entry, true);
             return;
         }
+        self.statement(entry);
         if above.contains(&&entry.digest) {
             self.unknown(CauseKind::Limit, format!("the index {} contains itself", entry.digest.short()));
             return;

@@ -86,10 +86,11 @@ impl Class {
         }
     }
 
-    /// Whether exactly this text is of the class.
+    /// Whether exactly this text is of the class, which is not empty and not longer than [`Class::longest`] allows.
     pub fn matches(&self, text: &str) -> bool {
         match self {
-            Class::Integer => is_integer(text),
+            // Of a run of good characters every part is good.
+            Class::Integer | Class::Hex | Class::Word | Class::Any => true,
             // `{platform}` wins: what names a platform is no pre-release, although semver would say so.
             Class::Prerelease => is_prerelease(text) && suffix(text).is_none(),
             Class::Platform => suffix(text).is_some(),
@@ -97,34 +98,31 @@ impl Class {
             Class::Arch => {
                 !text.contains("linux") && !text.contains("win") && !text.contains("nano") && suffix(text).is_some()
             }
-            Class::Hex => !text.is_empty() && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')),
             Class::Date => is_date(text),
-            Class::Word => !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'),
-            Class::Any => !text.is_empty(),
             Class::Choice(words) => words.iter().any(|w| &**w == text),
         }
     }
 
     /// The longest length that a match at the beginning of `rest` can have.
     pub fn longest(&self, rest: &str) -> usize {
-        let run = |good: fn(u8) -> bool| rest.bytes().take_while(|b| good(*b)).count();
         match self {
-            Class::Integer => {
-                if rest.starts_with('0') {
-                    1
-                } else {
-                    run(|b| b.is_ascii_digit())
-                }
-            }
-            Class::Prerelease => run(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.')),
+            // No leading zeros.
+            Class::Integer if rest.starts_with('0') => 1,
+            Class::Integer => run(rest, |b| b.is_ascii_digit()),
+            Class::Prerelease => run(rest, |b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.')),
             Class::Platform | Class::Os | Class::Arch => rest.len().min(SUFFIX_BYTES_MAX),
-            Class::Hex => run(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')),
+            Class::Hex => run(rest, |b| matches!(b, b'0'..=b'9' | b'a'..=b'f')),
             Class::Date => rest.len().min(8),
-            Class::Word => run(|b| b.is_ascii_alphanumeric() || b == b'_'),
+            Class::Word => run(rest, |b| b.is_ascii_alphanumeric() || b == b'_'),
             Class::Any => rest.len(),
             Class::Choice(words) => words.iter().map(|w| w.len()).max().unwrap_or(0).min(rest.len()),
         }
     }
+}
+
+/// How many bytes at the beginning of a text are good.
+fn run(text: &str, good: impl Fn(u8) -> bool) -> usize {
+    text.bytes().position(|b| !good(b)).unwrap_or(text.len())
 }
 
 fn is_integer(text: &str) -> bool {

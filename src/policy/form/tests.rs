@@ -115,6 +115,20 @@ fn ranks_follow_semver_precedence() {
 }
 
 #[test]
+fn a_regular_expression_captures_what_its_names_mean() {
+    let form = Form::regex("v?(?<major>[0-9]+)(\\.(?<minor>[0-9]+))?-(?<platform>[a-z0-9-]+)").unwrap();
+    let captures = form.captures(&tag("v007-linux-amd64")).unwrap();
+    let told: Vec<_> = captures.iter().map(|(name, value)| format!("{name} {}", value.text())).collect();
+    assert_eq!(told, ["major 7", "platform linux/amd64"]);
+    assert_eq!(form.captures(&tag("000.1-amd64")).unwrap().get("major"), Some(Captured::Integer("0")));
+    assert!(form.captures(&tag("7-alpine")).is_none(), "no platform");
+    let names: Vec<Arc<str>> = ["major", "minor"].map(Into::into).to_vec();
+    let group = |text: &str| form.captures(&tag(text)).unwrap().group(&names);
+    assert_eq!(group("7-amd64"), group("v007-arm64"));
+    assert_ne!(group("7-amd64"), group("7.0-amd64"));
+}
+
+#[test]
 fn t40_matching_is_bounded_for_any_form() {
     let form = Form::parse("{a:x|xx}{b:x|xx}{c:x|xx}{d:x|xx}{word}{e:x|xx}{any}{f:x|xx}{hex}").unwrap();
     let text = "x".repeat(128);
@@ -132,6 +146,29 @@ proptest! {
         let rank = |t: &str| t.parse::<Tag>().ok().and_then(|t| forms.iter().find_map(|f| f.captures(&t))).map(|c| c.rank());
         if let (Some(ra), Some(rb), Ok(sa), Ok(sb)) = (rank(&text(&a)), rank(&text(&b)), semver::Version::parse(&text(&a)), semver::Version::parse(&text(&b))) {
             prop_assert_eq!(ra.cmp(&rb), sa.cmp_precedence(&sb));
+        }
+    }
+
+    #[test]
+    fn an_element_that_ends_in_one_place_only_ends_nowhere_else(
+        form in "((\\{(major|minor|patch|prerelease|platform|os|arch|hex|date|word|any|x:a\\|ab)\\})|[.a1_-]){1,6}",
+        text in "([0-9]{1,3}|[a-f]{1,3}|rc|ab|20240615|linux|amd64|[._-]){1,7}",
+    ) {
+        if let (Ok(form), Ok(tag)) = (Form::parse(&form), text.parse::<Tag>()) {
+            let mut thorough = form.clone();
+            if let Matcher::Elements(elements) = &mut thorough.matcher {
+                for element in elements {
+                    if let Element::Capture { is_certain, .. } = element {
+                        *is_certain = false;
+                    }
+                }
+            }
+            let told = |form: &Form| {
+                let captures = form.captures(&tag)?;
+                let captured: Vec<_> = captures.iter().map(|(name, value)| format!("{name} {value:?}")).collect();
+                Some((captured, captures.rank()))
+            };
+            prop_assert_eq!(told(&form), told(&thorough));
         }
     }
 

@@ -65,10 +65,11 @@ impl<'a> Walk<'a> {
                 }
                 Element::Capture { class, is_certain: true } => {
                     let is_last = element + 1 == self.elements.len();
-                    let length = if is_last { rest.len() } else { class.longest(rest) };
-                    if !self.reads(element, class, at, length) {
+                    let longest = class.longest(rest);
+                    let length = if is_last { rest.len() } else { longest };
+                    if length == 0 || length > longest || !self.reads(element, class, at, length) {
                         if is_last {
-                            self.furthest = self.furthest.max(at + class.longest(rest));
+                            self.furthest = self.furthest.max(at + longest);
                         }
                         return false;
                     }
@@ -98,7 +99,7 @@ impl<'a> Walk<'a> {
         found
     }
 
-    /// Whether so much of the text is of a class; noted for the captures.
+    /// Whether so much of the text, which the class's longest allows, is of it; noted for the captures.
     fn reads(&mut self, element: usize, class: &Class, at: usize, length: usize) -> bool {
         let text = &self.text[at..at + length];
         let good = match class {

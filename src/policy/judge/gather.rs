@@ -22,9 +22,15 @@ pub(in super::super) struct Gather<'a> {
 
 type Found<K, T> = HashMap<K, T, foldhash::fast::RandomState>;
 
+fn room<K, T>(entries: usize) -> Found<K, T> {
+    HashMap::with_capacity_and_hasher(entries, foldhash::fast::RandomState::default())
+}
+
 impl<'a> Gather<'a> {
     pub fn new(observation: &'a Observation) -> Gather<'a> {
-        Gather { observation, asks: BTreeSet::new(), views: Found::default(), members: RefCell::default() }
+        // As many as a push of ten platforms needs, so that they rarely grow.
+        let (views, members) = (room(32), RefCell::new(room(48)));
+        Gather { observation, asks: BTreeSet::new(), views, members }
     }
 
     /// What it was asked and did not find.

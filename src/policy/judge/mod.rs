@@ -68,7 +68,9 @@ pub fn judge(set: &PolicySet, observation: &Observation, targets: &BTreeSet<Targ
             }
             Target::Class(_, class) => Case::new(policy, observation, origin, None).expectation(&mut gather, *class),
         };
-        judgement.verdicts.extend(verdict);
+        if let Some(verdict) = verdict {
+            judgement.verdicts.push(verdict);
+        }
     }
     judgement.asks = gather.asks();
     judgement
