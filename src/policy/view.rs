@@ -1,5 +1,6 @@
 //! What a tag leads to, as requirements see it: kind, images with their platforms, and what is wrong with them.
 
+use std::cell::OnceCell;
 use std::rc::Rc;
 
 use super::judge::Gather;
@@ -63,15 +64,28 @@ pub(super) struct Problem {
 pub(super) struct View<'a> {
     pub shape: Shape,
     pub leaves: Vec<Leaf<'a>>,
-    /// The platforms covered, each once, in order.
-    pub platforms: Vec<&'a Platform>,
     /// What is wrong; found out only down to the image configs, as nothing else asks for it.
     pub problems: Vec<Problem>,
     /// What could not be determined below the top.
     pub unknown: Vec<Cause>,
+    /// Found out when asked first.
+    platforms: OnceCell<Vec<&'a Platform>>,
 }
 
-impl View<'_> {
+impl<'a> View<'a> {
+    /// The platforms covered, each once, in order.
+    pub fn platforms(&self) -> &[&'a Platform] {
+        self.platforms.get_or_init(|| {
+            let mut platforms = Vec::with_capacity(self.leaves.len());
+            for platform in self.leaves.iter().filter(|l| l.present).filter_map(|l| l.platform) {
+                if !platforms.contains(&platform) {
+                    platforms.push(platform);
+                }
+            }
+            platforms
+        })
+    }
+
     /// What kind the report calls it.
     pub fn kind(&self) -> Option<Kind> {
         match &self.shape {
@@ -115,11 +129,6 @@ pub(super) fn view<'a>(gather: &mut Gather<'a>, digest: &'a Digest, deep: bool) 
     }
     let mut view = View::default();
     look(gather, &mut view, digest, deep)?;
-    for platform in view.leaves.iter().filter(|l| l.present).filter_map(|l| l.platform) {
-        if !view.platforms.contains(&platform) {
-            view.platforms.push(platform);
-        }
-    }
     let view = Rc::new(view);
     gather.keep(digest, deep, view.clone());
     Some(view)
@@ -169,6 +178,7 @@ fn look_at<'a>(
         }
         Content::Single(single) => {
             view.shape = Shape::Image;
+            view.leaves.reserve_exact(1);
             if !deep {
                 view.leaves.push(Leaf { digest, platform: None, config: Some(&single.config.digest), present: true });
                 return Some(());

@@ -65,10 +65,10 @@ pub struct Captures {
 }
 
 /// Where in a tag a value stands: a tag has at most 128 bytes.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
-    from: u8,
-    to: u8,
+    pub from: u8,
+    pub to: u8,
 }
 
 impl From<Range<usize>> for Place {

@@ -86,10 +86,9 @@ impl Class {
         }
     }
 
-    /// Whether exactly this text is of the class, which is not empty and not longer than [`Class::longest`] allows.
+    /// Whether exactly this text, which is not empty and not longer than [`Class::longest`] allows, is of the class.
     pub fn matches(&self, text: &str) -> bool {
         match self {
-            // Of a run of good characters every part is good.
             Class::Integer | Class::Hex | Class::Word | Class::Any => true,
             // `{platform}` wins: what names a platform is no pre-release, although semver would say so.
             Class::Prerelease => is_prerelease(text) && suffix(text).is_none(),

@@ -15,8 +15,8 @@ use crate::image::{Platform, Tag, suffix};
 pub(super) struct Walk<'a> {
     text: &'a str,
     elements: &'a [Element],
-    /// What each element matched, as far as the walk has come.
-    places: [Place; ELEMENTS_MAX],
+    /// Where each element ends, as far as the walk has come: the next one begins there. A tag has at most 128 bytes.
+    ends: [u8; ELEMENTS_MAX],
     /// What `{platform}` matched: a form has at most one.
     platform: Option<Platform>,
     /// For each element, the positions (0 to 128) from which it is known to lead nowhere.
@@ -26,8 +26,7 @@ pub(super) struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     pub fn new(text: &'a str, elements: &'a [Element]) -> Walk<'a> {
-        let places = [Place::default(); ELEMENTS_MAX];
-        Walk { text, elements, places, platform: None, dead: Vec::new(), furthest: 0 }
+        Walk { text, elements, ends: [0; ELEMENTS_MAX], platform: None, dead: Vec::new(), furthest: 0 }
     }
 
     /// Whether the elements match the whole text.
@@ -42,9 +41,14 @@ impl<'a> Walk<'a> {
 
     /// What a walk that matched a tag captured.
     pub fn captures(self, tag: &Tag, names: &Arc<Names>) -> Captures {
-        let places = self.elements.iter().zip(&self.places);
         let mut values = Vec::with_capacity(names.all().len());
-        values.extend(places.filter(|(e, _)| matches!(e, Element::Capture { .. })).map(|(_, place)| Some(*place)));
+        let mut from = 0;
+        for (element, to) in self.elements.iter().zip(self.ends) {
+            if let Element::Capture { .. } = element {
+                values.push(Some(Place { from, to }));
+            }
+            from = to;
+        }
         Captures::new(tag, names, values.into(), self.platform)
     }
 
@@ -67,7 +71,7 @@ impl<'a> Walk<'a> {
                     let is_last = element + 1 == self.elements.len();
                     let longest = class.longest(rest);
                     let length = if is_last { rest.len() } else { longest };
-                    if length == 0 || length > longest || !self.reads(element, class, at, length) {
+                    if length == 0 || length > longest || !self.reads(class, at, length) {
                         if is_last {
                             self.furthest = self.furthest.max(at + longest);
                         }
@@ -77,8 +81,9 @@ impl<'a> Walk<'a> {
                 }
                 Element::Capture { class, is_certain: false } => return self.tries(element, class, at),
             };
-            element += 1;
             at += length;
+            self.end(element, at);
+            element += 1;
         }
         self.furthest = self.furthest.max(at);
         at == self.text.len()
@@ -90,29 +95,31 @@ impl<'a> Walk<'a> {
             return false;
         }
         let longest = class.longest(&self.text[at..]);
-        let found = (1..=longest)
-            .rev()
-            .any(|length| self.reads(element, class, at, length) && self.from(element + 1, at + length));
+        let found = (1..=longest).rev().any(|length| {
+            self.end(element, at + length);
+            self.reads(class, at, length) && self.from(element + 1, at + length)
+        });
         if !found {
             self.mark_dead(element, at);
         }
         found
     }
 
-    /// Whether so much of the text, which the class's longest allows, is of it; noted for the captures.
-    fn reads(&mut self, element: usize, class: &Class, at: usize, length: usize) -> bool {
-        let text = &self.text[at..at + length];
-        let good = match class {
+    fn end(&mut self, element: usize, at: usize) {
+        self.ends[element] = u8::try_from(at).unwrap_or(u8::MAX);
+    }
+
+    /// Whether so much of the text, which the class's longest allows, is of it.
+    fn reads(&mut self, class: &Class, at: usize, length: usize) -> bool {
+        match class {
+            // Of a run of good characters every part is good.
+            Class::Integer | Class::Hex | Class::Word | Class::Any => true,
             Class::Platform => {
-                self.platform = suffix(text);
+                self.platform = suffix(&self.text[at..at + length]);
                 self.platform.is_some()
             }
-            _ => class.matches(text),
-        };
-        if good {
-            self.places[element] = (at..at + length).into();
+            _ => class.matches(&self.text[at..at + length]),
         }
-        good
     }
 
     fn is_dead(&self, element: usize, at: usize) -> bool {

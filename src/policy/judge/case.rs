@@ -109,7 +109,7 @@ impl<'a> Case<'a> {
         };
         if looks != Looks::Nowhere {
             self.verdict.subject.kind = view.kind();
-            self.verdict.subject.platforms = view.platforms.iter().map(|p| (*p).clone()).collect();
+            self.verdict.subject.platforms = view.platforms().iter().map(|p| (*p).clone()).collect();
             if let Some(lead) = view.lead() {
                 leads.insert(tag.clone(), lead);
             }

@@ -80,13 +80,13 @@ pub(super) fn index<'a>(
         match relation::tagged_platforms(case, gather, facts) {
             None => return Met::Asked,
             // Where the version has tags for other platforms as well, one image is not all of it.
-            Some(tagged) if tagged.iter().all(|t| facts.view.platforms.iter().any(|p| t.agrees_with_prefix(p))) => {
+            Some(tagged) if tagged.iter().all(|t| facts.view.platforms().iter().any(|p| t.agrees_with_prefix(p))) => {
                 return Met::Yes;
             }
             Some(_) => {}
         }
     }
-    let platform = facts.view.platforms.first().map(|p| format!(" for {p}")).unwrap_or_default();
+    let platform = facts.view.platforms().first().map(|p| format!(" for {p}")).unwrap_or_default();
     let message = format!("the tag is one image{platform}; an index is required");
     let finding = case.finding(Rule::Index, Reason::NotAnIndex, setting, message);
     let Some(release) = release(case, gather, facts) else { return Met::Asked };
@@ -143,7 +143,7 @@ pub(super) fn platforms<'a>(
     let Some(release) = release(case, gather, facts) else { return Met::Asked };
     // Tags that follow, and the highest version, are judged by the newest platform set as well.
     let newest_too = facts.class.require.follows.is_some() || release.is_highest;
-    let has = &facts.view.platforms;
+    let has = facts.view.platforms();
     let mut met = Met::Yes;
     let unknown = facts.view.unknown.first();
     if let Some(set) = &rule.all {
@@ -313,8 +313,8 @@ pub(super) fn keeps_platforms<'a>(
     }) {
         return case.undetermined(Rule::KeepsPlatforms, &cause.clone());
     }
-    let has = &facts.view.platforms;
-    let lost: Vec<&&Platform> = other.platforms.iter().filter(|p| !has.iter().any(|h| p.agrees_with(h))).collect();
+    let has = facts.view.platforms();
+    let lost: Vec<&&Platform> = other.platforms().iter().filter(|p| !has.iter().any(|h| p.agrees_with(h))).collect();
     if lost.is_empty() {
         return Met::Yes;
     }
@@ -324,7 +324,7 @@ pub(super) fn keeps_platforms<'a>(
     let (was, is) = if lost.len() == 1 { ("was", "is") } else { ("were", "are") };
     let message = format!("{} {was} in {before} and {is} not in {}", list(&lost), facts.tag);
     let finding = case.finding(Rule::KeepsPlatforms, Reason::PlatformRegression, setting, message);
-    case.found(Finding { expected: texts(&other.platforms), actual: texts(has), ..finding })
+    case.found(Finding { expected: texts(other.platforms()), actual: texts(has), ..finding })
 }
 
 /// `intact`.
@@ -503,7 +503,7 @@ pub(super) fn expect<'a>(
     let image = json!({
         "digest": facts.digest.to_string(),
         "kind": facts.view.kind().map(super::super::verdict::Kind::as_str),
-        "platforms": texts(&facts.view.platforms),
+        "platforms": texts(facts.view.platforms()),
         "annotations": annotations.as_ref().and_then(|m| m.get("annotations")).cloned().unwrap_or_else(empty),
         "mediaType": annotations.as_ref().and_then(|m| m.get("mediaType")).cloned().unwrap_or(json!("")),
         "isImage": facts.view.lead() == Some(Lead::Image),

@@ -286,7 +286,7 @@ fn lacks_platforms<'a>(
     let class = &case.policy.classes[rule.target.class];
     let Some(set) = class.require.platforms.as_ref().and_then(|(_, p)| p.all.clone()) else { return Ok(false) };
     let Some(deep) = view(gather, digest, true) else { return Err(Met::Asked) };
-    let has = &deep.platforms;
+    let has = deep.platforms();
     Ok(!set.at(case.observation.now).platforms.iter().all(|w| has.iter().any(|p| w.is_met_by(p))))
 }
 
