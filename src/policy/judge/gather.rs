@@ -17,10 +17,11 @@ pub(in super::super) struct Gather<'a> {
     /// What digests lead to, each with whether down to the image configs: several tags lead to one.
     views: Found<(&'a Digest, bool), Rc<View<'a>>>,
     /// The classes of tags, each with the place of its policy in memory: a tag is met by every rule that relates to it.
-    members: RefCell<Found<(usize, &'a Tag), Option<Rc<Membership>>>>,
+    members: RefCell<Members<'a>>,
 }
 
 type Found<K, T> = HashMap<K, T, foldhash::fast::RandomState>;
+type Members<'a> = Found<(usize, &'a Tag), Option<Rc<Membership>>>;
 
 fn room<K, T>(entries: usize) -> Found<K, T> {
     HashMap::with_capacity_and_hasher(entries, foldhash::fast::RandomState::default())

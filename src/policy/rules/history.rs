@@ -49,7 +49,7 @@ pub(in super::super) fn immutable<'a>(
             let Some(members) = last.as_ref().map(|d| listed(gather, d)) else { return Met::Yes };
             match members {
                 None => return Met::Asked,
-                Some(Err(cause)) => return case.undetermined(Rule::Immutable, &cause),
+                Some(Err(cause)) => return case.undetermined(Rule::Immutable, cause),
                 Some(Ok(members)) => {
                     let forgiven = present[..within - 1]
                         .iter()
@@ -135,7 +135,7 @@ fn difference<'a>(gather: &mut Gather<'a>, old: &Digest, new: &Digest) -> Option
     // Both questions at once saves a round.
     let facts = (gather.manifest(old), gather.manifest(new));
     let (old_fact, new_fact) = (facts.0?, facts.1?);
-    let (before, after) = (known(&old_fact), known(&new_fact));
+    let (before, after) = (known(old_fact), known(new_fact));
     if let Some(after) = after
         && old.algorithm() != new.algorithm()
         && old.matches(&after.bytes)
@@ -324,7 +324,7 @@ pub(super) fn locked<'a>(case: &mut Case<'a>, gather: &mut Gather<'a>, setting: 
             case.found(finding)
         }
         Fact::Absent => Met::Not("the registry has no write locks, or does not say".to_owned()),
-        Fact::Undetermined(cause) => case.undetermined(Rule::Locked, &cause),
+        Fact::Undetermined(cause) => case.undetermined(Rule::Locked, cause),
     }
 }
 

@@ -344,7 +344,7 @@ pub(super) fn intact<'a>(case: &mut Case<'a>, gather: &mut Gather<'a>, setting: 
                 None => asked = true,
                 Some(Fact::Absent) => lost.push(entry.digest.clone()),
                 Some(Fact::Undetermined(cause)) => {
-                    case.undetermined(Rule::Intact, &cause);
+                    case.undetermined(Rule::Intact, cause);
                 }
                 Some(Fact::Known(_)) => {}
             }
@@ -407,7 +407,7 @@ pub(super) fn config<'a>(
                 );
             }
             Some(Fact::Absent) => {}
-            Some(Fact::Undetermined(cause)) => met = case.undetermined(Rule::Config, &cause),
+            Some(Fact::Undetermined(cause)) => met = case.undetermined(Rule::Config, cause),
         }
     }
     if let Some(cause) = facts.view.unknown.first() {
@@ -434,7 +434,7 @@ pub(super) fn manifest<'a>(
             against(case, Rule::Manifest, Reason::ManifestInvalid, setting, schema, &manifest.bytes, "the manifest")
         }
         Some(Fact::Absent) => unreadable(case, Rule::Manifest, setting, facts).unwrap_or(Met::Yes),
-        Some(Fact::Undetermined(cause)) => case.undetermined(Rule::Manifest, &cause),
+        Some(Fact::Undetermined(cause)) => case.undetermined(Rule::Manifest, cause),
     }
 }
 

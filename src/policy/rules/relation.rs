@@ -398,6 +398,20 @@ pub(super) fn tagged_platforms<'a>(
     Some(tags.iter().filter_map(platform).collect())
 }
 
+/// Whether an entry needs a tag: what is known to be no image needs none.
+fn needs_tag(gather: &mut Gather<'_>, leaf: &Leaf<'_>, asked: &mut bool) -> bool {
+    let manifest = gather.manifest(leaf.digest);
+    *asked |= manifest.is_none();
+    !matches!(manifest, Some(Fact::Known(manifest)) if is_no_image(manifest))
+}
+
+/// Whether a digest is an index of that one image, as builds with provenance make it.
+fn wraps<'a>(gather: &mut Gather<'a>, digest: &'a Digest, leaf: &Leaf<'_>, asked: &mut bool) -> bool {
+    let inner = view(gather, digest, false);
+    *asked |= inner.is_none();
+    inner.is_some_and(|v| v.shape == Shape::Index && v.leaves.len() == 1 && v.leaves[0].digest == leaf.digest)
+}
+
 /// `membersTagged`.
 pub(super) fn members_tagged<'a>(
     case: &mut Case<'a>,
@@ -426,19 +440,13 @@ fn members<'a>(
     // The entries as the index lists them: those are what publication copies. What is known to be no image needs no tag.
     let Some(listed) = view(gather, facts.digest, false) else { return Err(Met::Asked) };
     let mut asked = false;
-    let mut members: Vec<&Leaf<'_>> = listed.leaves.iter().collect();
-    members.retain(|leaf| match gather.manifest(leaf.digest) {
-        Some(Fact::Known(manifest)) => !is_no_image(manifest),
-        Some(_) => true,
-        None => {
-            asked = true;
-            true
-        }
-    });
     let mut untagged: Vec<&Leaf<'_>> = Vec::new();
     match by {
         None => {
-            for leaf in members {
+            for leaf in &listed.leaves {
+                if !needs_tag(gather, leaf, &mut asked) {
+                    continue;
+                }
                 match gather.tagged(leaf.digest) {
                     None => asked = true,
                     Some(Fact::Known(tags)) if !tags.is_empty() => {}
@@ -467,20 +475,14 @@ fn members<'a>(
                 (Some(p), Some(l)) => p.agrees_with_prefix(l),
                 _ => true,
             };
-            // The tag may hold an index of that one image, as builds with provenance make it.
-            let mut holds = |current, leaf: &Leaf<'_>| match view(gather, current, false) {
-                Some(inner) => {
-                    inner.shape == Shape::Index && inner.leaves.len() == 1 && inner.leaves[0].digest == leaf.digest
+            for leaf in &listed.leaves {
+                let is_tagged = tagged.iter().any(|(p, current)| *current == leaf.digest && fits(p, leaf))
+                    || !needs_tag(gather, leaf, &mut asked)
+                    || tagged.iter().any(|(p, current)| fits(p, leaf) && wraps(gather, current, leaf, &mut asked));
+                if !is_tagged {
+                    untagged.push(leaf);
                 }
-                None => {
-                    asked = true;
-                    false
-                }
-            };
-            untagged.extend(members.into_iter().filter(|leaf| {
-                !tagged.iter().any(|(platform, current)| *current == leaf.digest && fits(platform, leaf))
-                    && !tagged.iter().any(|(platform, current)| fits(platform, leaf) && holds(current, leaf))
-            }));
+            }
         }
     }
     if asked {
