@@ -162,7 +162,7 @@ pub enum Answer {
     Locked(Fact<bool>),
 }
 
-/// What is known about one repository at one moment.
+/// What is known about one repository at one moment: the answers given so far, each found by what it is about.
 #[derive(Debug, Clone)]
 pub struct Observation {
     /// The repository.
@@ -171,27 +171,122 @@ pub struct Observation {
     pub now: Timestamp,
     /// Whether there is a record. Without one, `for` counts as elapsed and history is not evaluated.
     pub recorded: bool,
-    facts: HashMap<Question, Answer>,
+    tags: Facts<Tag, Arc<TagRecord>>,
+    manifests: Facts<Digest, Arc<StoredManifest>>,
+    configs: Facts<Digest, Arc<StoredConfig>>,
+    lines: Facts<(LineId, Vec<u8>, Span), Arc<[Tag]>>,
+    tagged: Facts<Digest, Arc<[Tag]>>,
+    parents: Facts<Digest, Arc<[Digest]>>,
+    locked: Facts<(Tag, Digest), bool>,
 }
+
+/// Facts by what they are about. A judge looks things up hundreds of times for one push, so that the standard library's
+/// hash would be a quarter of its time. This one is seeded too; and one observation holds a bounded number of facts.
+type Facts<K, T> = HashMap<K, Fact<T>, foldhash::fast::RandomState>;
 
 impl Observation {
     /// An empty observation.
     pub fn new(repository: Repository, now: Timestamp, recorded: bool) -> Observation {
-        Observation { repository, now, recorded, facts: HashMap::new() }
+        Observation {
+            repository,
+            now,
+            recorded,
+            tags: Facts::default(),
+            manifests: Facts::default(),
+            configs: Facts::default(),
+            lines: Facts::default(),
+            tagged: Facts::default(),
+            parents: Facts::default(),
+            locked: Facts::default(),
+        }
     }
 
-    /// Adds an answer.
+    /// Adds an answer. One of another kind than its question is a fault of the shell, which must not become a pass: it
+    /// stands for something that could not be determined.
     pub fn tell(&mut self, question: Question, answer: Answer) {
-        self.facts.insert(question, answer);
+        match question {
+            Question::Tag(tag) => {
+                self.tags.insert(tag, if let Answer::Tag(fact) = answer { fact } else { misanswered() });
+            }
+            Question::Manifest(digest) => {
+                self.manifests.insert(digest, if let Answer::Manifest(fact) = answer { fact } else { misanswered() });
+            }
+            Question::Config(digest) => {
+                self.configs.insert(digest, if let Answer::Config(fact) = answer { fact } else { misanswered() });
+            }
+            Question::Line { line, group, span } => {
+                let fact = if let Answer::Tags(fact) = answer { fact } else { misanswered() };
+                self.lines.insert((line, group, span), fact);
+            }
+            Question::Tagged(digest) => {
+                self.tagged.insert(digest, if let Answer::Tags(fact) = answer { fact } else { misanswered() });
+            }
+            Question::Parents(digest) => {
+                self.parents.insert(digest, if let Answer::Digests(fact) = answer { fact } else { misanswered() });
+            }
+            Question::Locked(tag, digest) => {
+                let fact = if let Answer::Locked(fact) = answer { fact } else { misanswered() };
+                self.locked.insert((tag, digest), fact);
+            }
+        }
     }
 
-    /// The answer to a question, if it was given.
-    pub fn get(&self, question: &Question) -> Option<&Answer> {
-        self.facts.get(question)
+    /// The record of a tag.
+    pub(super) fn tag(&self, tag: &Tag) -> Option<&Fact<Arc<TagRecord>>> {
+        self.tags.get(tag)
     }
 
-    /// Every answer given so far.
-    pub fn facts(&self) -> impl Iterator<Item = (&Question, &Answer)> {
-        self.facts.iter()
+    /// The manifest of a digest.
+    pub(super) fn manifest(&self, digest: &Digest) -> Option<&Fact<Arc<StoredManifest>>> {
+        self.manifests.get(digest)
+    }
+
+    /// The image config of a digest.
+    pub(super) fn config(&self, digest: &Digest) -> Option<&Fact<Arc<StoredConfig>>> {
+        self.configs.get(digest)
+    }
+
+    /// Tags of a line.
+    pub(super) fn line(&self, place: &(LineId, Vec<u8>, Span)) -> Option<&Fact<Arc<[Tag]>>> {
+        self.lines.get(place)
+    }
+
+    /// The tags that have a digest.
+    pub(super) fn tagged(&self, digest: &Digest) -> Option<&Fact<Arc<[Tag]>>> {
+        self.tagged.get(digest)
+    }
+
+    /// The indexes that list a digest.
+    pub(super) fn parents(&self, digest: &Digest) -> Option<&Fact<Arc<[Digest]>>> {
+        self.parents.get(digest)
+    }
+
+    /// Whether a tag and the manifest that it leads to are locked.
+    pub(super) fn locked(&self, place: &(Tag, Digest)) -> Option<&Fact<bool>> {
+        self.locked.get(place)
+    }
+}
+
+fn misanswered<T>() -> Fact<T> {
+    Fact::Undetermined(Cause {
+        kind: CauseKind::Registry,
+        text: "the question was answered with something else".into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_of_another_kind_is_no_answer_but_no_pass_either() {
+        let mut observation = Observation::new("registry.example/app".parse().unwrap(), Timestamp::UNIX_EPOCH, true);
+        let digest = Digest::of(b"x");
+        assert!(observation.manifest(&digest).is_none());
+        observation.tell(Question::Manifest(digest.clone()), Answer::Locked(Fact::Absent));
+        assert!(matches!(observation.manifest(&digest), Some(Fact::Undetermined(_))));
+        observation.tell(Question::Manifest(digest.clone()), Answer::Manifest(Fact::Absent));
+        assert_eq!(observation.manifest(&digest), Some(&Fact::Absent));
+        assert!(observation.config(&digest).is_none(), "another fact about the same digest");
     }
 }

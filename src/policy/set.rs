@@ -136,6 +136,35 @@ impl Requirements {
         .into_iter()
         .filter_map(|(rule, setting)| setting.map(|s| (rule, s)))
     }
+
+    /// How far they look. Only then is what lies there asked for.
+    pub(super) fn looks(&self) -> Looks {
+        let at_images = self.platforms.is_some()
+            || self.keeps_platforms.is_some()
+            || self.intact.is_some()
+            || self.config.is_some()
+            || self.member_of.is_some()
+            || self.members_tagged.is_some()
+            || self.expect.is_some();
+        let at_manifest =
+            self.kind.is_some() || self.index.is_some() || self.follows.is_some() || self.manifest.is_some();
+        match (at_images, at_manifest) {
+            (true, _) => Looks::AtImages,
+            (false, true) => Looks::AtManifest,
+            (false, false) => Looks::Nowhere,
+        }
+    }
+}
+
+/// How far the requirements of a class look at what a tag leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Looks {
+    /// Not at all: they are about the tag and its history.
+    Nowhere,
+    /// At its manifest.
+    AtManifest,
+    /// At what the images themselves say.
+    AtImages,
 }
 
 /// What a tag may lead to.
@@ -352,7 +381,7 @@ impl Line {
 }
 
 /// Which class governs a tag, by which of its forms, and what that captured.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Membership {
     /// The class, by its place.
     pub class: usize,

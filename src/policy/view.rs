@@ -1,14 +1,14 @@
 //! What a tag leads to, as requirements see it: kind, images with their platforms, and what is wrong with them.
 
+use std::cell::OnceCell;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use super::judge::Gather;
 use super::observation::{Cause, CauseKind, Fact, StoredManifest};
 use super::reason::Reason;
 use super::set::Lead;
 use super::verdict::{Kind, Severity};
-use crate::image::{Content, Descriptor, Digest, Index, ManifestError, MediaType, Platform, Single};
+use crate::image::{Content, Descriptor, Digest, Index, Manifest, ManifestError, MediaType, Platform, Single};
 
 /// Deepest nesting of indexes that is opened, the outermost included (threat model, section 5).
 pub(super) const DEPTH_MAX: usize = 3;
@@ -16,8 +16,9 @@ pub(super) const DEPTH_MAX: usize = 3;
 const LEAVES_MAX: usize = 1_000;
 
 /// What a manifest leads to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) enum Shape {
+    #[default]
     Index,
     Image,
     /// Something that is no image, named for people: `a Helm chart`.
@@ -35,15 +36,15 @@ pub(super) enum Shape {
     Undetermined(Cause),
 }
 
-/// One image below a tag.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Leaf {
+/// One image below a tag; all of it is in the observation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Leaf<'a> {
     /// The image's manifest.
-    pub digest: Digest,
+    pub digest: &'a Digest,
     /// The platform it counts for: what the image is, where that is known.
-    pub platform: Option<Platform>,
+    pub platform: Option<&'a Platform>,
     /// Its config blob, where the manifest was read.
-    pub config: Option<Digest>,
+    pub config: Option<&'a Digest>,
     /// Whether it is there and was read; an image that is not there covers nothing.
     pub present: bool,
 }
@@ -58,17 +59,33 @@ pub(super) struct Problem {
     pub actual: Vec<String>,
 }
 
-/// Everything below a tag.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct View {
+/// Everything below a tag. The default, an index of nothing, stands where nothing is looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct View<'a> {
     pub shape: Shape,
-    pub leaves: Vec<Leaf>,
+    pub leaves: Vec<Leaf<'a>>,
+    /// What is wrong; found out only down to the image configs, as nothing else asks for it.
     pub problems: Vec<Problem>,
     /// What could not be determined below the top.
     pub unknown: Vec<Cause>,
+    /// Found out when asked first.
+    platforms: OnceCell<Vec<&'a Platform>>,
 }
 
-impl View {
+impl<'a> View<'a> {
+    /// The platforms covered, each once, in order.
+    pub fn platforms(&self) -> &[&'a Platform] {
+        self.platforms.get_or_init(|| {
+            let mut platforms = Vec::with_capacity(self.leaves.len());
+            for platform in self.leaves.iter().filter(|l| l.present).filter_map(|l| l.platform) {
+                if !platforms.contains(&platform) {
+                    platforms.push(platform);
+                }
+            }
+            platforms
+        })
+    }
+
     /// What kind the report calls it.
     pub fn kind(&self) -> Option<Kind> {
         match &self.shape {
@@ -88,17 +105,6 @@ impl View {
             Shape::Absent | Shape::Undetermined(_) => None,
         }
     }
-
-    /// The platforms covered, each once, in order.
-    pub fn platforms(&self) -> Vec<Platform> {
-        let mut platforms: Vec<Platform> = Vec::new();
-        for platform in self.leaves.iter().filter(|l| l.present).filter_map(|l| l.platform.as_ref()) {
-            if !platforms.contains(platform) {
-                platforms.push(platform.clone());
-            }
-        }
-        platforms
-    }
 }
 
 /// How an artifact is called, by its type or its config's (OCI image specification, artifacts guidance).
@@ -117,69 +123,69 @@ fn artifact_name(single: &Single) -> (bool, String) {
 }
 
 /// Looks at what a digest leads to, down to the image configs if `deep`; once, however many tags lead there.
-pub(super) fn view(gather: &mut Gather<'_>, digest: &Digest, deep: bool) -> Option<Rc<View>> {
+pub(super) fn view<'a>(gather: &mut Gather<'a>, digest: &'a Digest, deep: bool) -> Option<Rc<View<'a>>> {
     if let Some(seen) = gather.seen(digest, deep) {
         return Some(seen);
     }
-    let view = Rc::new(look(gather, digest, deep)?);
+    let mut view = View::default();
+    look(gather, &mut view, digest, deep)?;
+    let view = Rc::new(view);
     gather.keep(digest, deep, view.clone());
     Some(view)
 }
 
-fn look(gather: &mut Gather<'_>, digest: &Digest, deep: bool) -> Option<View> {
-    let mut view = View { shape: Shape::Index, leaves: Vec::new(), problems: Vec::new(), unknown: Vec::new() };
-    let manifest = match gather.manifest(digest)? {
-        Fact::Known(manifest) => manifest,
-        Fact::Absent => {
-            view.shape = Shape::Absent;
-            return Some(view);
-        }
-        Fact::Undetermined(cause) => {
-            view.shape = Shape::Undetermined(cause);
-            return Some(view);
-        }
+/// Fills a view. `None` where a question was asked first.
+fn look<'a>(gather: &mut Gather<'a>, view: &mut View<'a>, digest: &'a Digest, deep: bool) -> Option<()> {
+    view.shape = match gather.manifest(digest)? {
+        Fact::Known(manifest) => match &manifest.parsed {
+            Ok(parsed) => return look_at(gather, view, digest, parsed, deep),
+            Err(error) => shape_of_fault(error),
+        },
+        Fact::Absent => Shape::Absent,
+        Fact::Undetermined(cause) => Shape::Undetermined(cause.clone()),
     };
-    let parsed = match &manifest.parsed {
-        Ok(parsed) => parsed,
-        Err(error) => {
-            view.shape = shape_of_fault(error);
-            return Some(view);
-        }
-    };
-    match &parsed.content {
+    Some(())
+}
+
+fn look_at<'a>(
+    gather: &mut Gather<'a>,
+    view: &mut View<'a>,
+    digest: &'a Digest,
+    manifest: &'a Manifest,
+    deep: bool,
+) -> Option<()> {
+    let mut asked = false;
+    match &manifest.content {
         Content::Index(index) => {
-            let mut walk = Walk { gather, view: &mut view, deep, asked: false };
-            walk.index(index, 1, &mut vec![digest.clone()]);
-            let asked = walk.asked;
-            duplicates(index, &mut view);
-            if asked { None } else { Some(view) }
+            view.leaves.reserve(index.entries.len().min(LEAVES_MAX));
+            let mut walk = Walk { gather, view, deep, asked: false };
+            walk.index(index, 1, &mut vec![digest]);
+            asked = walk.asked;
+            if deep {
+                duplicates(index, view);
+            }
+        }
+        Content::Single(single) if !is_image(single) => {
+            let (chart, name) = artifact_name(single);
+            if single.config.media_type == MediaType::OciEmpty && single.artifact_type.is_none() {
+                view.problem(
+                    Reason::MalformedArtifact,
+                    Severity::Warning,
+                    "the artifact has an empty config and no `artifactType`".to_owned(),
+                );
+            }
+            view.shape = Shape::Artifact { chart, name };
         }
         Content::Single(single) => {
-            if !is_image(single) {
-                let (chart, name) = artifact_name(single);
-                if single.config.media_type == MediaType::OciEmpty && single.artifact_type.is_none() {
-                    view.problem(
-                        Reason::MalformedArtifact,
-                        Severity::Warning,
-                        "the artifact has an empty config and no `artifactType`".to_owned(),
-                    );
-                }
-                view.shape = Shape::Artifact { chart, name };
-                return Some(view);
-            }
             view.shape = Shape::Image;
+            view.leaves.reserve_exact(1);
             if !deep {
-                view.leaves.push(Leaf {
-                    digest: digest.clone(),
-                    platform: None,
-                    config: Some(single.config.digest.clone()),
-                    present: true,
-                });
-                return Some(view);
+                view.leaves.push(Leaf { digest, platform: None, config: Some(&single.config.digest), present: true });
+                return Some(());
             }
-            let mut walk = Walk { gather, view: &mut view, deep, asked: false };
+            let mut walk = Walk { gather, view, deep, asked: false };
             walk.image(digest, single, None);
-            let asked = walk.asked;
+            asked = walk.asked;
             // Signatures of one common tool use the image config type with both fields empty.
             let nameless = view.problems.iter().any(|p| p.reason == Reason::ConfigWithoutPlatform);
             if nameless {
@@ -190,19 +196,15 @@ fn look(gather: &mut Gather<'_>, digest: &Digest, deep: bool) -> Option<View> {
                     name: "something whose config names no platform, as signatures have it".to_owned(),
                 };
             }
-            if asked { None } else { Some(view) }
         }
-        Content::Schema1 => {
-            view.shape = Shape::Legacy;
-            Some(view)
-        }
+        Content::Schema1 => view.shape = Shape::Legacy,
         Content::Unknown => {
             let name =
-                format!("content of type {}", crate::document::quoted(parsed.media_type.as_str()).trim_matches('`'));
+                format!("content of type {}", crate::document::quoted(manifest.media_type.as_str()).trim_matches('`'));
             view.shape = Shape::Artifact { chart: false, name };
-            Some(view)
         }
     }
+    (!asked).then_some(())
 }
 
 fn shape_of_fault(error: &ManifestError) -> Shape {
@@ -231,7 +233,7 @@ fn is_image(single: &Single) -> bool {
 
 /// Two entries with one platform: the runtime takes the first (OCI image specification, image-index.md:
 /// "the first matching entry SHOULD be used").
-fn duplicates(index: &Index, view: &mut View) {
+fn duplicates(index: &Index, view: &mut View<'_>) {
     let mut seen: Vec<(&Platform, &Digest)> = Vec::with_capacity(index.entries.len());
     for entry in index.entries.iter().filter(|e| !e.is_attestation()) {
         let Some(platform) = entry.platform() else { continue };
@@ -256,15 +258,15 @@ fn duplicates(index: &Index, view: &mut View) {
     }
 }
 
-impl View {
+impl View<'_> {
     fn problem(&mut self, reason: Reason, at_most: Severity, message: String) {
         self.problems.push(Problem { reason, at_most, message, expected: Vec::new(), actual: Vec::new() });
     }
 }
 
-struct Walk<'a, 'b> {
-    gather: &'a mut Gather<'b>,
-    view: &'a mut View,
+struct Walk<'w, 'a> {
+    gather: &'w mut Gather<'a>,
+    view: &'w mut View<'a>,
     deep: bool,
     /// Whether a question was asked: what was seen so far is then incomplete.
     asked: bool,
@@ -278,8 +280,8 @@ fn called(entry: &Descriptor) -> String {
     }
 }
 
-impl Walk<'_, '_> {
-    fn index(&mut self, index: &Index, depth: usize, above: &mut Vec<Digest>) {
+impl<'a> Walk<'_, 'a> {
+    fn index(&mut self, index: &'a Index, depth: usize, above: &mut Vec<&'a Digest>) {
         for entry in &index.entries {
             if self.view.leaves.len() >= LEAVES_MAX {
                 self.unknown(CauseKind::Limit, format!("more than {LEAVES_MAX} images below the tag"));
@@ -289,7 +291,7 @@ impl Walk<'_, '_> {
         }
     }
 
-    fn entry(&mut self, index: &Index, entry: &Descriptor, depth: usize, above: &mut Vec<Digest>) {
+    fn entry(&mut self, index: &'a Index, entry: &'a Descriptor, depth: usize, above: &mut Vec<&'a Digest>) {
         if entry.is_attestation() {
             self.attestation(index, entry);
             return;
@@ -305,17 +307,12 @@ impl Walk<'_, '_> {
             );
             return;
         }
-        self.statement(entry);
         if !self.deep {
-            self.view.leaves.push(Leaf {
-                digest: entry.digest.clone(),
-                platform: entry.platform().cloned(),
-                config: None,
-                present: true,
-            });
+            self.leaf(entry, true);
             return;
         }
-        if above.contains(&entry.digest) {
+        self.statement(entry);
+        if above.contains(&&entry.digest) {
             self.unknown(CauseKind::Limit, format!("the index {} contains itself", entry.digest.short()));
             return;
         }
@@ -329,24 +326,30 @@ impl Walk<'_, '_> {
                 let message =
                     format!("{} is listed as {} and is not in the registry", called(entry), entry.digest.short());
                 self.view.problem(Reason::BrokenIndex, Severity::Critical, message);
-                self.view.leaves.push(Leaf {
-                    digest: entry.digest.clone(),
-                    platform: entry.platform().cloned(),
-                    config: None,
-                    present: false,
-                });
+                self.leaf(entry, false);
                 return;
             }
             Fact::Undetermined(cause) => {
-                self.view.unknown.push(cause);
+                self.view.unknown.push(cause.clone());
                 return;
             }
         };
         self.size(entry, manifest.size);
-        self.listed(entry, &manifest, depth, above);
+        self.listed(entry, manifest, depth, above);
     }
 
-    fn listed(&mut self, entry: &Descriptor, manifest: &Arc<StoredManifest>, depth: usize, above: &mut Vec<Digest>) {
+    /// An image as its entry states it.
+    fn leaf(&mut self, entry: &'a Descriptor, present: bool) {
+        self.view.leaves.push(Leaf { digest: &entry.digest, platform: entry.platform(), config: None, present });
+    }
+
+    fn listed(
+        &mut self,
+        entry: &'a Descriptor,
+        manifest: &'a StoredManifest,
+        depth: usize,
+        above: &mut Vec<&'a Digest>,
+    ) {
         let parsed = match &manifest.parsed {
             Ok(parsed) => parsed,
             Err(error) => {
@@ -372,11 +375,11 @@ impl Walk<'_, '_> {
                     return;
                 }
                 let first = self.view.leaves.len();
-                above.push(entry.digest.clone());
+                above.push(&entry.digest);
                 self.index(inner, depth + 1, above);
                 above.pop();
                 let covers = |p: &Platform| {
-                    self.view.leaves[first..].iter().any(|l| l.platform.as_ref().is_some_and(|q| p.agrees_with(q)))
+                    self.view.leaves[first..].iter().any(|l| l.platform.is_some_and(|q| p.agrees_with(q)))
                 };
                 if let Some(platform) = entry.platform()
                     && !self.asked
@@ -402,7 +405,7 @@ impl Walk<'_, '_> {
         }
     }
 
-    fn image(&mut self, digest: &Digest, single: &Single, entry: Option<&Descriptor>) {
+    fn image(&mut self, digest: &'a Digest, single: &'a Single, entry: Option<&'a Descriptor>) {
         let Some(fact) = self.gather.config(&single.config.digest) else {
             self.asked = true;
             return;
@@ -419,18 +422,12 @@ impl Walk<'_, '_> {
                 return;
             }
             Fact::Undetermined(cause) => {
-                self.view.unknown.push(cause);
+                self.view.unknown.push(cause.clone());
                 return;
             }
         };
         self.size(&single.config, config.size);
         let stated = entry.and_then(Descriptor::platform);
-        let leaf = |platform| Leaf {
-            digest: digest.clone(),
-            platform,
-            config: Some(single.config.digest.clone()),
-            present: true,
-        };
         let own = match &config.parsed {
             Ok(parsed) => {
                 parsed.platform().map(|own| (own, parsed.declared.variant.as_deref().is_none_or(str::is_empty)))
@@ -445,13 +442,13 @@ impl Walk<'_, '_> {
             }
         };
         let platform = match (stated, own) {
-            (None, Some((own, _))) => Some(own.clone()),
+            (None, Some((own, _))) => Some(own),
             (Some(stated), Some((own, without_variant))) => {
                 // Old builders leave the variant out: such a config agrees with any.
                 let same_but_variant =
                     without_variant && stated.os() == own.os() && stated.architecture() == own.architecture();
                 if stated.agrees_with(own) || (same_but_variant && stated.os_version().is_none()) {
-                    Some(stated.clone())
+                    Some(stated)
                 } else {
                     self.view.problems.push(Problem {
                         reason: Reason::LyingIndex,
@@ -460,7 +457,7 @@ impl Walk<'_, '_> {
                         expected: vec![stated.to_string()],
                         actual: vec![own.to_string()],
                     });
-                    Some(own.clone())
+                    Some(own)
                 }
             }
             (_, None) => {
@@ -472,7 +469,7 @@ impl Walk<'_, '_> {
                 None
             }
         };
-        self.view.leaves.push(leaf(platform));
+        self.view.leaves.push(Leaf { digest, platform, config: Some(&single.config.digest), present: true });
     }
 
     /// What the entry itself states.

@@ -9,11 +9,11 @@ use crate::history::Period;
 use crate::image::{Descriptor, Digest, Index};
 
 /// `immutable`: the tag has pointed to one digest ever since it was first seen.
-pub(in super::super) fn immutable(
-    case: &mut Case<'_>,
-    gather: &mut Gather<'_>,
+pub(in super::super) fn immutable<'a>(
+    case: &mut Case<'a>,
+    gather: &mut Gather<'a>,
     class: &Class,
-    record: &TagRecord,
+    record: &'a TagRecord,
 ) -> Met {
     let Some((setting, rule)) = &class.require.immutable else { return Met::Yes };
     let Some(history) = &record.history else { return Met::Not("no record of this tag".to_owned()) };
@@ -49,7 +49,7 @@ pub(in super::super) fn immutable(
             let Some(members) = last.as_ref().map(|d| listed(gather, d)) else { return Met::Yes };
             match members {
                 None => return Met::Asked,
-                Some(Err(cause)) => return case.undetermined(Rule::Immutable, &cause),
+                Some(Err(cause)) => return case.undetermined(Rule::Immutable, cause),
                 Some(Ok(members)) => {
                     let forgiven = present[..within - 1]
                         .iter()
@@ -108,10 +108,10 @@ pub(in super::super) fn immutable(
 }
 
 /// The digests that an index lists; empty for anything else.
-fn listed(gather: &mut Gather<'_>, digest: &Digest) -> Option<Result<Vec<Digest>, super::Cause>> {
+fn listed<'a>(gather: &mut Gather<'a>, digest: &Digest) -> Option<Result<Vec<Digest>, &'a super::Cause>> {
     Some(match gather.manifest(digest)? {
         Fact::Undetermined(cause) => Err(cause),
-        fact => Ok(known(&fact)
+        fact => Ok(known(fact)
             .and_then(index_of)
             .map(|i| i.entries.iter().map(|e| e.digest.clone()).collect())
             .unwrap_or_default()),
@@ -131,11 +131,11 @@ fn index_of(manifest: &StoredManifest) -> Option<&Index> {
 
 /// What differs between two digests: the reason, and in words. `Some(None)`: they name the same bytes by two
 /// algorithms. `None`: a question was asked.
-fn difference(gather: &mut Gather<'_>, old: &Digest, new: &Digest) -> Option<Option<(Reason, String)>> {
+fn difference<'a>(gather: &mut Gather<'a>, old: &Digest, new: &Digest) -> Option<Option<(Reason, String)>> {
     // Both questions at once saves a round.
     let facts = (gather.manifest(old), gather.manifest(new));
     let (old_fact, new_fact) = (facts.0?, facts.1?);
-    let (before, after) = (known(&old_fact), known(&new_fact));
+    let (before, after) = (known(old_fact), known(new_fact));
     if let Some(after) = after
         && old.algorithm() != new.algorithm()
         && old.matches(&after.bytes)
@@ -217,7 +217,7 @@ fn changed_platforms(a: &Index, b: &Index) -> Vec<String> {
 }
 
 /// Whether two indexes have, platform by platform, images of one content in different envelopes.
-fn same_content(gather: &mut Gather<'_>, a: &Index, b: &Index) -> Option<bool> {
+fn same_content<'a>(gather: &mut Gather<'a>, a: &Index, b: &Index) -> Option<bool> {
     let entries = |i: &Index| i.entries.iter().filter(|e| is_platform(e)).cloned().collect::<Vec<_>>();
     let (old, new) = (entries(a), entries(b));
     if old.len() != new.len() {
@@ -244,12 +244,12 @@ fn same_content(gather: &mut Gather<'_>, a: &Index, b: &Index) -> Option<bool> {
 }
 
 /// Whether two configs are one, or unpack to the same layers and run the same.
-fn same_layers(gather: &mut Gather<'_>, a: &Digest, b: &Digest) -> Option<bool> {
+fn same_layers<'a>(gather: &mut Gather<'a>, a: &Digest, b: &Digest) -> Option<bool> {
     if a == b {
         return Some(true);
     }
     let facts = (gather.config(a), gather.config(b));
-    let layers = |fact: Fact<std::sync::Arc<super::super::observation::StoredConfig>>| match fact {
+    let layers = |fact: &Fact<std::sync::Arc<super::super::observation::StoredConfig>>| match fact {
         Fact::Known(config) => config
             .parsed
             .as_ref()
@@ -310,7 +310,7 @@ pub(in super::super) fn present(case: &mut Case<'_>, setting: &Setting, record: 
 }
 
 /// `locked`: the registry's own write lock is set on tag and manifest.
-pub(super) fn locked(case: &mut Case<'_>, gather: &mut Gather<'_>, setting: &Setting, facts: &Facts<'_>) -> Met {
+pub(super) fn locked<'a>(case: &mut Case<'a>, gather: &mut Gather<'a>, setting: &Setting, facts: &Facts<'a>) -> Met {
     let Some(fact) = gather.locked(facts.tag, facts.digest) else { return Met::Asked };
     match fact {
         Fact::Known(true) => Met::Yes,
@@ -324,7 +324,7 @@ pub(super) fn locked(case: &mut Case<'_>, gather: &mut Gather<'_>, setting: &Set
             case.found(finding)
         }
         Fact::Absent => Met::Not("the registry has no write locks, or does not say".to_owned()),
-        Fact::Undetermined(cause) => case.undetermined(Rule::Locked, &cause),
+        Fact::Undetermined(cause) => case.undetermined(Rule::Locked, cause),
     }
 }
 

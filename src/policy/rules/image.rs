@@ -4,7 +4,6 @@
 use serde_json::json;
 
 use super::super::expression::Expression;
-use super::super::form::Captures;
 use super::super::judge::{Case, Facts, Gather, Met};
 use super::super::observation::{Cause, CauseKind, Fact, Span};
 use super::super::reason::Reason;
@@ -64,12 +63,12 @@ fn no_image(facts: &Facts<'_>) -> Option<Met> {
 }
 
 /// `index`.
-pub(super) fn index(
-    case: &mut Case<'_>,
-    gather: &mut Gather<'_>,
+pub(super) fn index<'a>(
+    case: &mut Case<'a>,
+    gather: &mut Gather<'a>,
     setting: &Setting,
     rule: IndexRule,
-    facts: &Facts<'_>,
+    facts: &Facts<'a>,
 ) -> Met {
     if let Some(met) = unreadable(case, Rule::Index, setting, facts).or_else(|| no_image(facts)) {
         return met;
@@ -114,7 +113,7 @@ fn wanted<'a>(case: &Case<'_>, set: &'a PlatformSet, facts: &Facts<'_>, newest_t
     Wanted { of_its_day, newest: (newest_too && newest != of_its_day).then_some(newest) }
 }
 
-fn missing<'a>(platforms: &[Platform], wanted: &'a [PlatformRequirement]) -> Vec<&'a PlatformRequirement> {
+fn missing<'a>(platforms: &[&Platform], wanted: &'a [PlatformRequirement]) -> Vec<&'a PlatformRequirement> {
     wanted.iter().filter(|w| !platforms.iter().any(|p| w.is_met_by(p))).collect()
 }
 
@@ -131,12 +130,12 @@ fn named(set: &PlatformSet) -> String {
 }
 
 /// `platforms`.
-pub(super) fn platforms(
-    case: &mut Case<'_>,
-    gather: &mut Gather<'_>,
+pub(super) fn platforms<'a>(
+    case: &mut Case<'a>,
+    gather: &mut Gather<'a>,
     setting: &Setting,
     rule: &PlatformRule,
-    facts: &Facts<'_>,
+    facts: &Facts<'a>,
 ) -> Met {
     if let Some(met) = unreadable(case, Rule::Platforms, setting, facts).or_else(|| no_image(facts)) {
         return met;
@@ -149,8 +148,8 @@ pub(super) fn platforms(
     let unknown = facts.view.unknown.first();
     if let Some(set) = &rule.all {
         let wanted = wanted(case, set, facts, newest_too);
-        let lacks = missing(&has, &wanted.of_its_day.platforms);
-        let lacks_newest = wanted.newest.map(|n| missing(&has, &n.platforms)).unwrap_or_default();
+        let lacks = missing(has, &wanted.of_its_day.platforms);
+        let lacks_newest = wanted.newest.map(|n| missing(has, &n.platforms)).unwrap_or_default();
         if (!lacks.is_empty() || !lacks_newest.is_empty())
             && let Some(cause) = unknown
         {
@@ -164,13 +163,13 @@ pub(super) fn platforms(
                 if lacks.len() == 1 { "is" } else { "are" },
                 named(set),
                 if lacks.len() == 1 { "is" } else { "are" },
-                what(facts.view),
+                what(&facts.view),
             );
             let finding = case.finding(Rule::Platforms, Reason::MissingPlatform, setting, message);
             met = case.found(Finding {
                 advice: publish(facts, &release, all),
                 expected: texts(&wanted.of_its_day.platforms),
-                actual: texts(&has),
+                actual: texts(has),
                 ..finding
             });
         } else if !lacks_newest.is_empty() {
@@ -179,7 +178,7 @@ pub(super) fn platforms(
             met = case.found(Finding {
                 advice: publish(facts, &release, all),
                 expected: texts(all),
-                actual: texts(&has),
+                actual: texts(has),
                 ..finding
             });
         }
@@ -187,28 +186,28 @@ pub(super) fn platforms(
     if let Some(set) = &rule.any {
         let wanted = wanted(case, set, facts, newest_too);
         let revision = wanted.newest.unwrap_or(wanted.of_its_day);
-        if missing(&has, &revision.platforms).len() == revision.platforms.len() {
+        if missing(has, &revision.platforms).len() == revision.platforms.len() {
             if let Some(cause) = unknown {
                 return case.undetermined(Rule::Platforms, &cause.clone());
             }
             let message = format!(
                 "none of {} is in the {}, and one is required{}",
                 list(&revision.platforms),
-                what(facts.view),
+                what(&facts.view),
                 named(set)
             );
             let finding = case.finding(Rule::Platforms, Reason::NoRequiredPlatform, setting, message);
-            met = case.found(Finding { expected: texts(&revision.platforms), actual: texts(&has), ..finding });
+            met = case.found(Finding { expected: texts(&revision.platforms), actual: texts(has), ..finding });
         }
     }
     if let Some(set) = &rule.only {
         let allowed = &wanted(case, set, facts, false).of_its_day.platforms;
-        let extra: Vec<&Platform> = has.iter().filter(|p| !allowed.iter().any(|a| a.is_met_by(p))).collect();
+        let extra: Vec<&&Platform> = has.iter().filter(|p| !allowed.iter().any(|a| a.is_met_by(p))).collect();
         if !extra.is_empty() {
             let message =
                 format!("{} {} not allowed{}", list(&extra), if extra.len() == 1 { "is" } else { "are" }, named(set));
             let finding = case.finding(Rule::Platforms, Reason::UnexpectedPlatform, setting, message);
-            met = case.found(Finding { expected: texts(allowed), actual: texts(&has), ..finding });
+            met = case.found(Finding { expected: texts(allowed), actual: texts(has), ..finding });
         } else if let Some(cause) = unknown {
             return case.undetermined(Rule::Platforms, &cause.clone());
         }
@@ -216,32 +215,35 @@ pub(super) fn platforms(
     met
 }
 
-fn what(view: &View) -> &'static str {
+fn what(view: &View<'_>) -> &'static str {
     if view.shape == Shape::Index { "index" } else { "image" }
 }
 
 /// The version that a tag is, or is at where it follows one.
-struct Release {
+struct Release<'a> {
     /// The version; `None` where a following tag is at none.
-    version: Option<Tag>,
+    version: Option<&'a Tag>,
     /// Whether it is the highest of its class, of those classes that something follows: only after that one is the
     /// next number known to be free.
     is_highest: bool,
 }
 
 /// The version that advice must speak of. `None` while it is being asked.
-fn release(case: &Case<'_>, gather: &mut Gather<'_>, facts: &Facts<'_>) -> Option<Release> {
+fn release<'a>(case: &Case<'_>, gather: &mut Gather<'a>, facts: &Facts<'a>) -> Option<Release<'a>> {
     let (version, class) = match &facts.class.require.follows {
-        None => (Some(facts.tag.clone()), facts.class_place),
+        None => (Some(facts.tag), facts.member.class),
         Some((_, follows)) => {
             let class = follows.target.class;
             let there = gather.tagged(facts.digest)?;
-            let of_class = |t: &&Tag| gather.member(case.policy, t).is_some_and(|m| m.class == class);
-            let rank = |t: &&Tag| gather.member(case.policy, t).map(|m| m.captures.rank());
+            let ranked = |tag: &'a Tag| {
+                let member = gather.member(case.policy, tag).filter(|m| m.class == class)?;
+                Some((member.captures.rank(), tag))
+            };
             let version = match there {
-                Fact::Known(tags) => tags.iter().filter(of_class).max_by_key(rank).cloned(),
+                Fact::Known(tags) => tags.iter().filter_map(ranked).max_by(|(one, _), (other, _)| one.cmp(other)),
                 _ => None,
             };
+            let version = version.map(|(_, tag)| tag);
             (version, class)
         }
     };
@@ -251,8 +253,8 @@ fn release(case: &Case<'_>, gather: &mut Gather<'_>, facts: &Facts<'_>) -> Optio
     let line = case.policy.whole_line(class).filter(|_| followed(&case.policy.classes[class]));
     let is_highest = match (&version, line) {
         (Some(version), Some(line)) => {
-            let highest = gather.line(line, Captures::default().group(&[]), Span::Highest(1))?;
-            matches!(highest, Fact::Known(tags) if tags.first() == Some(version))
+            let highest = gather.whole_line(line, Span::Highest(1))?;
+            matches!(highest, Fact::Known(tags) if tags.first() == Some(*version))
         }
         _ => false,
     };
@@ -260,8 +262,8 @@ fn release(case: &Case<'_>, gather: &mut Gather<'_>, facts: &Facts<'_>) -> Optio
 }
 
 /// What to publish: the next version where the tag is one that must not change. `what` says what it must have.
-fn publish_what(facts: &Facts<'_>, release: &Release, what: &str) -> String {
-    let next = release.version.as_ref().filter(|_| release.is_highest).and_then(next_version);
+fn publish_what(facts: &Facts<'_>, release: &Release<'_>, what: &str) -> String {
+    let next = release.version.filter(|_| release.is_highest).and_then(next_version);
     let fixed = facts.class.require.immutable.is_some() || facts.class.require.follows.is_some();
     match (next, &release.version) {
         (Some(next), Some(version)) if fixed => format!("Publish {next} {what}: {version} must not change."),
@@ -270,41 +272,41 @@ fn publish_what(facts: &Facts<'_>, release: &Release, what: &str) -> String {
     }
 }
 
-fn publish(facts: &Facts<'_>, release: &Release, platforms: &[PlatformRequirement]) -> String {
+fn publish(facts: &Facts<'_>, release: &Release<'_>, platforms: &[PlatformRequirement]) -> String {
     publish_what(facts, release, &format!("with all of {}", list(platforms)))
 }
 
 /// `keepsPlatforms`.
-pub(super) fn keeps_platforms(
-    case: &mut Case<'_>,
-    gather: &mut Gather<'_>,
+pub(super) fn keeps_platforms<'a>(
+    case: &mut Case<'a>,
+    gather: &mut Gather<'a>,
     setting: &Setting,
     keeps: &KeepsPlatforms,
-    facts: &Facts<'_>,
+    facts: &Facts<'a>,
 ) -> Met {
     if let Some(met) = unreadable(case, Rule::KeepsPlatforms, setting, facts).or_else(|| no_image(facts)) {
         return met;
     }
-    let span = Span::Below(facts.captures.rank(), 1);
-    let before = match gather.line(&keeps.line, facts.captures.group(&keeps.shared), span) {
+    let span = Span::Below(facts.member.captures.rank(), 1);
+    let before = match gather.line(&keeps.line, facts.member.captures.group(&keeps.shared), span) {
         None => return Met::Asked,
-        Some(Fact::Undetermined(cause)) => return case.undetermined(Rule::KeepsPlatforms, &cause),
+        Some(Fact::Undetermined(cause)) => return case.undetermined(Rule::KeepsPlatforms, cause),
         Some(Fact::Absent) => return Met::Yes,
         Some(Fact::Known(tags)) => match tags.first() {
-            Some(tag) => tag.clone(),
+            Some(tag) => tag,
             None => return Met::Yes,
         },
     };
-    let digest = match gather.tag(&before) {
+    let digest = match gather.tag(before) {
         None => return Met::Asked,
         Some(Fact::Known(record)) => match &record.current {
-            Some(digest) => digest.clone(),
+            Some(digest) => digest,
             None => return Met::Yes,
         },
         Some(Fact::Absent) => return Met::Yes,
-        Some(Fact::Undetermined(cause)) => return case.undetermined(Rule::KeepsPlatforms, &cause),
+        Some(Fact::Undetermined(cause)) => return case.undetermined(Rule::KeepsPlatforms, cause),
     };
-    let Some(other) = view(gather, &digest, true) else { return Met::Asked };
+    let Some(other) = view(gather, digest, true) else { return Met::Asked };
     if let Some(cause) = other.unknown.first().or(match &other.shape {
         Shape::Undetermined(cause) => Some(cause),
         _ => None,
@@ -312,7 +314,7 @@ pub(super) fn keeps_platforms(
         return case.undetermined(Rule::KeepsPlatforms, &cause.clone());
     }
     let has = facts.view.platforms();
-    let lost: Vec<Platform> = other.platforms().into_iter().filter(|p| !has.iter().any(|h| p.agrees_with(h))).collect();
+    let lost: Vec<&&Platform> = other.platforms().iter().filter(|p| !has.iter().any(|h| p.agrees_with(h))).collect();
     if lost.is_empty() {
         return Met::Yes;
     }
@@ -322,11 +324,11 @@ pub(super) fn keeps_platforms(
     let (was, is) = if lost.len() == 1 { ("was", "is") } else { ("were", "are") };
     let message = format!("{} {was} in {before} and {is} not in {}", list(&lost), facts.tag);
     let finding = case.finding(Rule::KeepsPlatforms, Reason::PlatformRegression, setting, message);
-    case.found(Finding { expected: texts(other.platforms()), actual: texts(&has), ..finding })
+    case.found(Finding { expected: texts(other.platforms()), actual: texts(has), ..finding })
 }
 
 /// `intact`.
-pub(super) fn intact(case: &mut Case<'_>, gather: &mut Gather<'_>, setting: &Setting, facts: &Facts<'_>) -> Met {
+pub(super) fn intact<'a>(case: &mut Case<'a>, gather: &mut Gather<'a>, setting: &Setting, facts: &Facts<'a>) -> Met {
     if let Some(met) = unreadable(case, Rule::Intact, setting, facts) {
         return met;
     }
@@ -342,7 +344,7 @@ pub(super) fn intact(case: &mut Case<'_>, gather: &mut Gather<'_>, setting: &Set
                 None => asked = true,
                 Some(Fact::Absent) => lost.push(entry.digest.clone()),
                 Some(Fact::Undetermined(cause)) => {
-                    case.undetermined(Rule::Intact, &cause);
+                    case.undetermined(Rule::Intact, cause);
                 }
                 Some(Fact::Known(_)) => {}
             }
@@ -373,12 +375,12 @@ pub(super) fn intact(case: &mut Case<'_>, gather: &mut Gather<'_>, setting: &Set
 }
 
 /// `config`: the config of every image meets a JSON Schema.
-pub(super) fn config(
-    case: &mut Case<'_>,
-    gather: &mut Gather<'_>,
+pub(super) fn config<'a>(
+    case: &mut Case<'a>,
+    gather: &mut Gather<'a>,
     setting: &Setting,
     schema: &Schema,
-    facts: &Facts<'_>,
+    facts: &Facts<'a>,
 ) -> Met {
     if let Some(met) = unreadable(case, Rule::Config, setting, facts).or_else(|| no_image(facts)) {
         return met;
@@ -405,7 +407,7 @@ pub(super) fn config(
                 );
             }
             Some(Fact::Absent) => {}
-            Some(Fact::Undetermined(cause)) => met = case.undetermined(Rule::Config, &cause),
+            Some(Fact::Undetermined(cause)) => met = case.undetermined(Rule::Config, cause),
         }
     }
     if let Some(cause) = facts.view.unknown.first() {
@@ -419,12 +421,12 @@ fn worse(a: Met, b: Met) -> Met {
 }
 
 /// `manifest`: the manifest itself meets a JSON Schema.
-pub(super) fn manifest(
-    case: &mut Case<'_>,
-    gather: &mut Gather<'_>,
+pub(super) fn manifest<'a>(
+    case: &mut Case<'a>,
+    gather: &mut Gather<'a>,
     setting: &Setting,
     schema: &Schema,
-    facts: &Facts<'_>,
+    facts: &Facts<'a>,
 ) -> Met {
     match gather.manifest(facts.digest) {
         None => Met::Asked,
@@ -432,7 +434,7 @@ pub(super) fn manifest(
             against(case, Rule::Manifest, Reason::ManifestInvalid, setting, schema, &manifest.bytes, "the manifest")
         }
         Some(Fact::Absent) => unreadable(case, Rule::Manifest, setting, facts).unwrap_or(Met::Yes),
-        Some(Fact::Undetermined(cause)) => case.undetermined(Rule::Manifest, &cause),
+        Some(Fact::Undetermined(cause)) => case.undetermined(Rule::Manifest, cause),
     }
 }
 
@@ -464,12 +466,12 @@ fn against(
 }
 
 /// `expect`: every expression is true.
-pub(super) fn expect(
-    case: &mut Case<'_>,
-    gather: &mut Gather<'_>,
+pub(super) fn expect<'a>(
+    case: &mut Case<'a>,
+    gather: &mut Gather<'a>,
     setting: &Setting,
     expressions: &[Expression],
-    facts: &Facts<'_>,
+    facts: &Facts<'a>,
 ) -> Met {
     let annotations = match gather.manifest(facts.digest) {
         None => return Met::Asked,
@@ -507,7 +509,8 @@ pub(super) fn expect(
         "isImage": facts.view.lead() == Some(Lead::Image),
         "configs": configs,
     });
-    let captures: serde_json::Map<_, _> = facts.captures.iter().map(|(n, v)| (n.to_owned(), json!(v.text()))).collect();
+    let captures: serde_json::Map<_, _> =
+        facts.member.captures.iter().map(|(n, v)| (n.to_owned(), json!(v.text()))).collect();
     let tag = json!({"name": facts.tag.as_str(), "class": &*facts.class.name, "captures": captures});
     let history: Vec<_> = facts
         .record

@@ -13,7 +13,7 @@ use crate::image::Tag;
 pub(super) use history::{immutable, present};
 
 /// Evaluates one requirement that the class asks for.
-pub(super) fn evaluate(case: &mut Case<'_>, gather: &mut Gather<'_>, rule: Rule, facts: &Facts<'_>) -> Met {
+pub(super) fn evaluate<'a>(case: &mut Case<'a>, gather: &mut Gather<'a>, rule: Rule, facts: &Facts<'a>) -> Met {
     let require = &facts.class.require;
     match rule {
         Rule::Kind => require.kind.as_ref().map(|(s, wanted)| image::kind(case, s, *wanted, facts)),
