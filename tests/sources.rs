@@ -356,7 +356,7 @@ async fn dead_letters_are_kept_alerted_once_and_read_again() {
     };
     let answer = retry(&scene).await;
     assert_eq!((answer.status.as_u16(), answer.text().trim()), (200, r#"{"read":0,"recorded":0,"kept":3}"#));
-    assert_eq!(alerts(), 1, "one alert an hour for one source");
+    assert_eq!(alerts(), 1, "one alert for one source");
 
     // The name was the same registry's: said in the configuration, the event counts.
     assert!(scene.daemon.stop().await.unwrap().success());
@@ -391,6 +391,34 @@ async fn dead_letters_are_kept_alerted_once_and_read_again() {
     let url = format!("{}/api/v1/dead-letters/retry", scene.daemon.admin());
     let headers = [("content-type", "application/json")];
     assert_eq!(scene.http.send(Method::POST, &url, &headers, "{}").await.unwrap().status, 401);
+}
+
+#[tokio::test]
+async fn a_policy_broken_and_mended_is_told_at_both_edges_also_across_a_restart() {
+    let mut scene = scene("alert").await;
+    let file = scene.folder.path().join("policy.yaml");
+    let valid = std::fs::read_to_string(&file).unwrap();
+    let told = async |scene: &Scene, kinds: &[&str]| {
+        let of = || -> Vec<String> {
+            let bodies = scene.sink.seen().into_iter().map(|seen| String::from_utf8_lossy(&seen.body).into_owned());
+            let about = bodies.filter(|body| body.contains("policy-reload-failed"));
+            about
+                .map(|body| serde_json::from_str::<Value>(&body).unwrap()["type"].as_str().unwrap().to_owned())
+                .collect()
+        };
+        let wanted: Vec<String> = kinds.iter().map(|kind| format!("dev.tidewaiter.daemon.{kind}.v1")).collect();
+        eventually("it is told", PATIENCE, async || Ok((of() == wanted).then_some(()))).await.unwrap();
+    };
+    write(&file, "kind: [").unwrap();
+    told(&scene, &["firing"]).await;
+    write(&file, &valid).unwrap();
+    told(&scene, &["firing", "resolved"]).await;
+    write(&file, "kind: [").unwrap();
+    told(&scene, &["firing", "resolved", "firing"]).await;
+    assert!(scene.daemon.stop().await.unwrap().success());
+    write(&file, &valid).unwrap();
+    scene.daemon.again().await.unwrap();
+    told(&scene, &["firing", "resolved", "firing", "resolved"]).await;
 }
 
 #[tokio::test]

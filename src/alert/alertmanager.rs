@@ -17,7 +17,7 @@ pub(super) const REFRESH_EVERY: SignedDuration = SignedDuration::from_secs(60);
 pub(super) const RESOLVED_FOR: SignedDuration = SignedDuration::from_mins(5);
 /// Three refreshes may be lost before a firing alert resolves by itself.
 const ENDS_AFTER_REFRESHES: i32 = 4;
-/// How long an alert about the daemon itself stays, which nobody refreshes.
+/// How long an alert about the daemon itself stays that is not told again, since the daemon is gone as well.
 const SELF_STAYS: SignedDuration = SignedDuration::from_hours(1);
 /// A test message stays just long enough to be seen.
 const TEST_STAYS: SignedDuration = SignedDuration::from_mins(5);

@@ -250,6 +250,11 @@ impl Alert {
         Alert { id, edge: Edge::Resolved, resolved_at: Some(now), ..self }
     }
 
+    /// Says another sentence than before of what is wrong, or that it is over.
+    pub fn say(&mut self, message: &str) {
+        self.message = sentence(message);
+    }
+
     /// When this edge happened.
     pub fn at(&self) -> Timestamp {
         match self.edge {

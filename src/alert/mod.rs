@@ -17,6 +17,7 @@ mod slack;
 mod summary;
 mod teams;
 mod text;
+mod trouble;
 mod webhook;
 mod word;
 
@@ -27,6 +28,7 @@ pub use deliver::{Clock, Delivery, Observer, SinkTask, TestFailed, send_test, st
 pub use message::{Alert, SinkInfo, Subject, Topic, alerts_about_self, alerts_for, fingerprint};
 pub use outbox::Outbox;
 pub use settings::{Auth, Links, SettingsError, SigningKey, SinkKind, SinkSettings, Target};
+pub use trouble::{Trouble, Troubles, begins, ends, since};
 
 /// What a message for people shows beside its sentences, in order; nothing empty.
 fn facts(alert: &Alert) -> Vec<(&'static str, String)> {

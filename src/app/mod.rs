@@ -6,6 +6,7 @@ mod hooks;
 mod policies;
 mod record;
 mod settings;
+mod troubles;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -140,6 +141,7 @@ pub async fn serve(config: Config) -> anyhow::Result<u8> {
         pipeline.clone(),
         shutdown.token(),
     ));
+    shutdown.tasks().spawn(troubles::watch(pipeline.clone(), config.clone(), shutdown.token()));
     shutdown.tasks().spawn(prune(store.clone(), settings::retention(&config), clock.clone(), shutdown.token()));
 
     // In: events and people.
