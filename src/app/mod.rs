@@ -77,6 +77,10 @@ pub async fn serve(config: Config) -> anyhow::Result<u8> {
         backlog_bytes: config.limits.backlog_bytes,
         ..Options::default()
     };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder.filter(|folder| !folder.exists()) {
+        tracing::warn!(folder = %folder.display(), "the store's folder is not there and is made: a new record begins");
+    }
     let store = Arc::new(EmbeddedStore::open(&path, options)?);
     {
         let metrics = metrics.clone();
