@@ -448,7 +448,8 @@ async fn clocks_that_disagree() {
 async fn sinks() {
     let patient = Patient::new();
     let sink = |url: &str, more: &str| {
-        format!("sinks: [{{name: oncall, kind: slack, url: \"{url}/s3cr3t\", allowPrivate: true{more}}}]\n")
+        patient.write("chat", &format!("{url}/s3cr3t"));
+        format!("sinks: [{{name: oncall, kind: slack, urlFile: chat, allowPrivate: true{more}}}]\n")
     };
     let port = free_port().unwrap();
     let nobody = patient.with(&sink(&format!("https://127.0.0.1:{port}"), ""));

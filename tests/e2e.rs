@@ -265,6 +265,7 @@ fn a_broken_start_tells_every_fault_and_its_place() {
         for place in places {
             assert!(said.contains(place), "{config} is told with {place}: {said}");
         }
+        assert!(!said.contains("error: error:") && !said.contains("\n  |\n  |\n"), "{config}: {said}");
     }
 }
 

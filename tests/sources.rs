@@ -376,7 +376,9 @@ async fn dead_letters_are_kept_alerted_once_and_read_again() {
         (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
     };
     let (shown, said) = verb(&["--retry"]);
-    assert!(said.contains("1 could be read now, with 1 new events; 2 still cannot"), "{said}");
+    assert!(said.contains("1 could be read now, with 1 new event; 2 still cannot"), "{said}");
+    assert_eq!(shown, "", "what could not be read either is listed when it is asked for");
+    let (shown, _) = verb(&[]);
     assert!(shown.contains("acr   7 bytes") && shown.contains("no json") && !shown.contains("contoso-abc"), "{shown}");
     assert_eq!(scene.settled().await.len(), 1);
     // What cannot be read stays, and the command does the same without a daemon.

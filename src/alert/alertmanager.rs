@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::message::{Alert, Subject, reason_of};
+use super::message::{Alert, Subject, page_of};
 use super::settings::Links;
 use super::text;
 use crate::policy::violation::Edge;
@@ -102,7 +102,7 @@ fn annotations(alert: &Alert, links: &Links) -> Map<String, Value> {
             ("summary", alert.title()),
             ("description", description),
             ("reason", alert.reason.clone()),
-            ("runbook_url", reason_of(alert).and_then(|r| links.reason(r)).unwrap_or_default()),
+            ("runbook_url", page_of(alert).and_then(|r| links.reason(r)).unwrap_or_default()),
         ],
         ANNOTATION_UNITS_MAX,
     )

@@ -14,10 +14,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::alertmanager;
 use super::http::{HttpTransport, Transport};
-use super::message::{Alert, SinkInfo, Subject, Topic};
+use super::message::{Alert, SinkInfo, Subject};
 use super::outbox::Outbox;
 use super::settings::{Links, Pace, SettingsError, SinkKind, SinkSettings};
 use super::sink::{Sent, Sink};
+use super::topic::Topic;
 use super::trouble::{self, Trouble, Troubles};
 use crate::backoff::Backoff;
 use crate::policy::violation::Edge;

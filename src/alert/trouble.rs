@@ -6,8 +6,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::message::{Alert, SinkInfo, Subject, Topic, alerts_about_self};
+use super::message::{Alert, SinkInfo, Subject, alerts_about_self};
 use super::outbox::Outbox;
+use super::topic::Topic;
 use crate::policy::violation::Edge;
 use crate::store::{NewAlert, StoreError};
 

@@ -74,7 +74,7 @@ fn is_configured(config: &Config, topic: Topic, name: &str) -> bool {
         Topic::HookSilent => {
             config.sources.iter().any(|source| source.registries.iter().any(|host| host.as_str() == name))
         }
-        Topic::UndeterminedForLong | Topic::PolicyReloadFailed | Topic::Certificate | Topic::Store => true,
+        Topic::UndeterminedForLong | Topic::PolicyReloadFailed => true,
     }
 }
 

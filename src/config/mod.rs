@@ -41,7 +41,10 @@ impl Config {
         let name = path.display().to_string();
         let read = outside.read(path).map_err(|error| {
             let message = format!("cannot read the configuration: {error}");
-            vec![Fault::error(&Source::new(name.as_str(), ""), Span::default(), "unreadable", message)]
+            // There is no text to show a place in.
+            let fault =
+                Fault::error(&Source::new(name.as_str(), ""), Span::default(), "unreadable", message).concealed();
+            vec![fault.help("name one with --config; `tidewaiter init --registry HOST` writes one to start from")]
         });
         Ok(Source::new(name, read?))
     }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Pipeline;
-use super::facts::{lock_fact, locks};
+use super::facts::{is_away, lock_fact, locks};
 use super::live::list;
 use super::refresh::INLINE_MAX;
 use crate::alert::{self, Alert, Topic};
@@ -224,8 +224,15 @@ impl<S: Store> Reconcile<S> {
             }
         }
         if let Err(error) = self.catalog(&mut all).await {
-            // Many registries refuse their catalog; then what is on record is what there is to compare.
-            tracing::info!(registry = %self.host, %error, "the registry does not list its repositories; those on record are swept");
+            match is_away(&error) {
+                true => {
+                    tracing::warn!(registry = %self.host, %error, "the registry does not answer; it is asked again soon")
+                }
+                // Many registries refuse their catalog; then what is on record is what there is to compare.
+                false => {
+                    tracing::info!(registry = %self.host, %error, "the registry does not list its repositories; those on record are swept")
+                }
+            }
             sweep.failed += u64::from(error.is_transient());
         }
         all.sort();

@@ -1,6 +1,7 @@
 //! That every trouble that was told is told to be over, also after a restart.
 
-use super::super::message::{Alert, SinkInfo, Topic};
+use super::super::message::{Alert, SinkInfo};
+use super::super::topic::Topic;
 use super::super::trouble::{Trouble, Troubles, begins, ends, since};
 use super::*;
 
@@ -14,18 +15,9 @@ fn edges(outbox: &Memory, sink: &str) -> Vec<(String, Edge)> {
     here.map(|(item, _)| Alert::from_json(&item.alert.body).unwrap()).map(|a| (a.reason, a.edge)).collect()
 }
 
-const ALL: [Topic; 6] = [
-    Topic::DeadLetter,
-    Topic::HookSilent,
-    Topic::UndeterminedForLong,
-    Topic::PolicyReloadFailed,
-    Topic::SinkParked,
-    Topic::RegistryUnreachable,
-];
-
 #[tokio::test]
 async fn each_trouble_is_told_once_and_then_told_to_be_over() {
-    for topic in ALL {
+    for topic in Topic::ALL.iter().copied() {
         let (outbox, sinks) = (Memory::default(), sinks());
         let alert = |time: &str| Alert::about_self(topic, "it", "it is broken", at(time));
         for time in ["2026-11-22T12:00:00Z", "2026-11-22T12:10:00Z"] {

@@ -129,6 +129,15 @@ impl Reader<'_> {
         }
         let faults = self.faults.len();
         urls.extend(self.secret(node, "url").map(|secret| (name, secret)));
+        // The address of these is the credential (T-62).
+        if let (SinkKind::Slack | SinkKind::Teams, Some(plain)) = (kind, node.get("url").or(node.get("urls"))) {
+            let message = "the address of a Slack or Teams webhook is a secret, and does not belong in the configuration: use `urlFile` or `urlEnv`";
+            let fault = Fault::error(self.source, plain.span, "secret-in-configuration", message).concealed();
+            self.faults.push(
+                fault.help("write it into a file that only the daemon's user can read, and name that with `urlFile`"),
+            );
+            return None;
+        }
         if urls.is_empty() && matches!(kind, SinkKind::PagerDuty(_)) {
             urls.push((name, Secret::new(PAGERDUTY_URL, Origin::Configuration)));
         }
