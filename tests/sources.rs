@@ -288,6 +288,10 @@ async fn a_push_asked_about_is_refused_by_the_policy_and_leaves_no_trace() {
         6
     );
 
+    let events = |result: &str| format!(r#"tidewaiter_events_total{{action="none",result="{result}",source="angos"}}"#);
+    assert_eq!(scene.metric(&events("denied")).await, 6, "refused by a policy");
+    assert_eq!(scene.metric(&events("rejected")).await, 0, "and nobody's credential was refused");
+
     // Everything else may happen: what cannot be known yet, what changes nothing, what is given time, what no
     // policy with `deny` is against, and what nobody governs.
     for (kind, reference, digest) in [
