@@ -172,7 +172,7 @@ impl Visit for Fields {
     }
 }
 
-/// Escaped text of bounded length.
+/// Text of bounded length; it is escaped where it is shown, once.
 struct Bounded {
     text: String,
     left: usize,
@@ -188,7 +188,7 @@ impl fmt::Write for Bounded {
                 return Err(fmt::Error);
             }
             self.left -= 1;
-            if hides(c) { self.text.extend(c.escape_default()) } else { self.text.push(c) }
+            self.text.push(c);
         }
         Ok(())
     }
@@ -250,7 +250,7 @@ where
             }
             Format::Text { colour } => {
                 let (on, off) = if colour { (paint(level), "\u{1b}[0m") } else { ("", "") };
-                let _ = write!(line, "{now:.3} {on}{:>5}{off} {}", word(level), fields.message);
+                let _ = write!(line, "{now:.3} {on}{:>5}{off} {}", word(level), escaped(&fields.message));
                 for (name, value) in shown {
                     let _ = write!(line, " {name}={value}");
                 }
@@ -268,16 +268,40 @@ impl Value {
             (Value::Plain(text), _) => text.clone(),
             (Value::Text(text), Format::Json) => quoted(text),
             (Value::Text(text), Format::Text { .. }) => {
-                let simple = !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c == '"' || c == '=');
+                let simple =
+                    !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || hides(c) || c == '"' || c == '=');
                 if simple { text.clone() } else { quoted(text) }
             }
         }
     }
 }
 
-/// As a JSON string.
+/// As a JSON string, in which nothing hides: what JSON itself leaves as it is, is escaped its way.
 fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+    let json = serde_json::Value::from(text).to_string();
+    if !json.contains(hides) {
+        return json;
+    }
+    let mut out = String::with_capacity(json.len() + 16);
+    for c in json.chars() {
+        if hides(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// For people, in one line.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if hides(c) { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out
 }
 
 fn word(level: &Level) -> &'static str {
@@ -357,6 +381,17 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn t61_what_is_escaped_reads_back_as_it_was() {
+        for evil in EVIL {
+            let (text, _) = logged(Format::Json, || tracing::info!(a = evil, "{evil}"));
+            let value: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
+            assert_eq!((value["a"].as_str(), value["message"].as_str()), (Some(evil), Some(evil)));
+        }
+        let (text, _) = logged(Format::Text { colour: false }, || tracing::info!(a = "x y\nz", "one\ntwo"));
+        assert!(text.ends_with(" info one\\ntwo a=\"x y\\nz\"\n"), "{text}");
     }
 
     #[test]

@@ -383,6 +383,10 @@ fn policies_are_linted_tested_and_explained() {
     explained.out("class version, by the form {major}.{minor}.{patch}: major 1, minor 0, patch 0").out("immutable");
     desk.judge(&["policy", "explain", "registry.invalid/iot/a:v1"]).with(0).out("other tags are denied");
     desk.run(&["policy", "explain", "missing-platform"]).with(0).out("What to do");
+    for topic in tidewaiter::alert::Topic::ALL {
+        let told = desk.run(&["policy", "explain", topic.as_str()]).with(0);
+        told.out("What to do").out("When it is over").out("trouble of the daemon itself");
+    }
 
     desk.write(
         "policy.test.yaml",
@@ -635,7 +639,7 @@ async fn the_record_is_read_from_the_store_and_from_the_daemon_alike() {
     run(&["store", "info"]).with(0).out("repositories    1");
     run(&["store", "verify"]).with(0).out("is whole");
     run(&["store", "backup", "copy.db"]).with(0).out("copy.db is a copy of");
-    run(&["store", "backup", "copy.db"]).with(2);
+    run(&["store", "backup", "copy.db"]).with(2).err("`copy.db` is there already, and is not written over");
     desk.run(&["store", "verify", "copy.db"]).with(0);
     // Other policies over what is on record: the registry is not asked.
     run(&["replay", "--policy", "policies"]).with(0).out("1 tag was judged: nothing would change");

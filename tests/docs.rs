@@ -141,7 +141,7 @@ fn the_metrics_reference_is_current() {
 
 #[test]
 fn the_reason_codes_are_current() {
-    current("reasons.md", &tidewaiter::report::reasons_markdown());
+    current("reasons.md", &(tidewaiter::report::reasons_markdown() + &tidewaiter::alert::topics_markdown()));
 }
 
 /// Files that any configuration of the documentation may name.

@@ -79,7 +79,7 @@ impl Patient {
 
     /// What the doctor says with this configuration, besides the ports, the certificate and the policies.
     fn with(&self, config: &str) -> Told {
-        let head = "listen: {events: \"127.0.0.1:1\", admin: \"127.0.0.1:2\"}\ntls: {certificate: tls.crt, key: tls.key}\npolicies: [policies.yaml]\n";
+        let head = "listen: {events: \"127.0.0.1:0\", admin: \"127.0.0.1:0\"}\ntls: {certificate: tls.crt, key: tls.key}\npolicies: [policies.yaml]\n";
         self.exactly(&format!("{head}{config}"))
     }
 
@@ -160,11 +160,12 @@ fn configuration_and_secrets() {
     unknown.ends(2).has("configuration", "fault", "did you mean `registries`?", "mend the file at this place");
     let registry = "registries: [{host: a.example, auth: {kind: basic, username: a, passwordFile: FILE}}]\n";
     let missing = patient.with(&registry.replace("FILE", "nowhere"));
-    missing.ends(2).has("configuration", "fault", "tidewaiter.yaml:4:79: error: cannot read the secret", "");
+    let advice = "put the secret into `nowhere`, readable by the daemon's user only";
+    missing.ends(2).has("configuration", "fault", "tidewaiter.yaml:4:79: error: cannot read the secret", advice);
     patient.write("open", "s3cr3t");
     fs::set_permissions(patient.path().join("open"), fs::Permissions::from_mode(0o644)).unwrap();
     let readable = patient.with(&registry.replace("FILE", "open"));
-    readable.ends(2).has("configuration", "fault", "can be read by group or others", "");
+    readable.ends(2).has("configuration", "fault", "can be read by group or others", "`chmod 600 open`");
     patient.write("policies.yaml", &POLICIES.replace("otherTags: deny", "otherTags: forbid"));
     patient.with("").ends(2).has("policies", "fault", "`forbid` is not allowed here", "");
 }
@@ -213,7 +214,11 @@ fn the_store() {
     good.has("store", "ok", "a durable write in", "").has("store", "ok", "is not there yet; the daemon makes it", "");
     assert_eq!(fs::read_dir(patient.path()).unwrap().count(), 6, "nothing is left behind");
     let nowhere = patient.with("store: {url: \"sqlite:nowhere/tidewaiter.db\"}\n");
+    nowhere.ends(0).has("store", "warning", "there is no folder `nowhere` yet; the daemon makes it", "`store.url`");
+    patient.write("file", "");
+    let nowhere = patient.with("store: {url: \"sqlite:file/tidewaiter.db\"}\n");
     nowhere.ends(1).has("store", "fault", "cannot write in", "make the folder, and let the daemon's user write there");
+    fs::remove_file(patient.path().join("file")).unwrap();
     patient.write("tidewaiter.db", "this is no database, and has been something else for a long time");
     patient.with("").ends(1).has("store", "fault", "the store is damaged", "restore it from a backup");
 }
@@ -240,6 +245,109 @@ async fn whether_a_registry_is_there() {
     patient.asking(&busy, "").ends(1).has("registry", "fault", "answers 500", "the registry itself");
     let settings = patient.with("registries: [{host: a.example, ca: nowhere.crt}]\n");
     settings.ends(1).has("registry", "fault", "nowhere.crt", "mend its settings");
+    let plain = patient.with(&format!("registries: [{{host: \"{}\", allowPrivate: true}}]\n", plain_http()));
+    plain.ends(1).has("registry", "fault", "answers plain HTTP, not TLS", "`insecure: true`");
+}
+
+/// Each secret that cannot be used is a line of its own, and everything else is looked at all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_that_cannot_be_used_hide_nothing_else() {
+    let patient = Patient::new();
+    patient.write("empty", "");
+    patient.write("open", "s3cr3t-s3cr3t-s3cr3t");
+    fs::set_permissions(patient.path().join("open"), fs::Permissions::from_mode(0o644)).unwrap();
+    let fake = guarded(&patient.ca, |_| true).await;
+    let (host, port) = (fake.host(), free_port().unwrap());
+    let config = format!(
+        "registries:
+  - {{host: \"{host}\", ca: ca.crt, allowPrivate: true, auth: {{kind: basic, username: reader, passwordFile: nowhere}}}}
+sources:
+  - {{name: a, format: zot, registry: \"{host}\", auth: {{header: Authorization, valueFiles: [empty, open]}}}}
+sinks:
+  - {{name: b, kind: webhook, url: \"https://127.0.0.1:{port}\", tokenEnv: NOT_SET, signingKeyFile: nowhere}}
+  - {{name: c, kind: slack, urlFile: nowhere}}
+"
+    );
+    let told = patient.with(&config);
+    let fault = |message: &str, advice: &str| {
+        told.has("configuration", "fault", message, advice);
+    };
+    fault("cannot read the secret `nowhere`", "put the secret into `nowhere`");
+    fault("the secret `empty` is empty", "write the secret into `empty`");
+    fault("the secret `open` can be read by group or others", "chmod 600 open");
+    fault("the environment variable `NOT_SET` is not set", "set NOT_SET");
+    told.ends(2)
+        .has("certificate", "ok", "events: ", "")
+        .has("store", "ok", "a durable write in", "")
+        .has("registry", "warning", "answers; what the credential may do was not tried", "mend the secret")
+        .has("sink", "fault", &format!("`b` cannot be reached: Connection refused (os error 111) (port {port})"), "")
+        .has("sink", "warning", "`c` was not tried", "mend the secret");
+    assert!(fake.authorizations().is_empty(), "nothing is signed in with");
+}
+
+#[test]
+fn secrets_that_can_be_guessed_or_not_be_sent() {
+    let patient = Patient::new();
+    patient.write("short", "s3cr3t\n");
+    patient.write("two", "s3cr3t-s3cr3t-s3cr3t\ns3cr3t\n");
+    let told = patient.with(
+        "registries: [{host: a.example, ca: nowhere.crt}]
+sources:
+  - {name: a, format: zot, registry: a.example, auth: {header: Authorization, valueFiles: [short, two]}}
+  - {name: b, format: google-artifact-registry, auth: {oidc: {issuer: https://accounts.google.com, audience: t, emails: [PUSH@PROJECT.iam.gserviceaccount.com]}}}
+",
+    );
+    told.ends(1)
+        .has("configuration", "warning", "source `a`: the secret `short` has 6 characters", "openssl rand -hex 32")
+        .has("configuration", "fault", "source `a`: the secret `two` has more than one line", "leave one line in it")
+        .has("sources", "fault", "still has PUSH@PROJECT", "the service account");
+}
+
+#[test]
+fn addresses_that_cannot_be_listened_on() {
+    let patient = Patient::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap();
+    let listen =
+        |events: &str, admin: &str| patient.exactly(&format!("listen: {{events: \"{events}\", admin: \"{admin}\"}}\n"));
+    let told = listen(&taken.to_string(), "127.0.0.1:0");
+    told.ends(1).has(
+        "listener",
+        "fault",
+        &format!("`listen.events`: cannot listen on {taken}: another program listens there already"),
+        "stop it, or set `listen.events`",
+    );
+    let port = free_port().unwrap();
+    let told = listen(&format!("0.0.0.0:{port}"), &format!("127.0.0.1:{port}"));
+    told.ends(1).has("listener", "fault", "are one address", "give them different ports");
+    let told = listen("192.0.2.1:8443", "127.0.0.1:0");
+    told.ends(1).has("listener", "fault", "this machine does not have the address", "0.0.0.0");
+}
+
+#[test]
+fn no_policies_are_a_warning_as_the_daemon_starts_with_them() {
+    let patient = Patient::new();
+    for policies in ["policies: []\n", "policies: [empty]\n"] {
+        fs::create_dir_all(patient.path().join("empty")).unwrap();
+        let told = patient.exactly(policies);
+        told.has("policies", "warning", "there is none: nothing is judged", "`kind: TagPolicy`");
+        assert_ne!(told.code, Some(2), "{}", told.text);
+    }
+}
+
+/// A server that speaks no TLS and says so, as they all do.
+fn plain_http() -> std::net::SocketAddr {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 512]);
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
+        }
+    });
+    address
 }
 
 /// A registry that takes user `reader` and gives the rights that `may` says.
@@ -340,7 +448,8 @@ async fn clocks_that_disagree() {
 async fn sinks() {
     let patient = Patient::new();
     let sink = |url: &str, more: &str| {
-        format!("sinks: [{{name: oncall, kind: slack, url: \"{url}/s3cr3t\", allowPrivate: true{more}}}]\n")
+        patient.write("chat", &format!("{url}/s3cr3t"));
+        format!("sinks: [{{name: oncall, kind: slack, urlFile: chat, allowPrivate: true{more}}}]\n")
     };
     let port = free_port().unwrap();
     let nobody = patient.with(&sink(&format!("https://127.0.0.1:{port}"), ""));
@@ -351,6 +460,8 @@ async fn sinks() {
     assert!(fake.seen().is_empty(), "nothing is sent unless it is asked for");
     let untrusted = patient.with(&sink(&fake.url(""), ""));
     untrusted.ends(1).has("sink", "fault", "`oncall` cannot be reached", "set `ca` of this sink");
+    let plain = patient.with(&sink(&format!("https://{}", plain_http()), ""));
+    plain.ends(1).has("sink", "fault", "it answers plain HTTP, not TLS", "the port where it speaks TLS");
     let unreadable = patient.with(&sink(&fake.url(""), ", ca: nowhere.crt"));
     unreadable.ends(1).has("sink", "fault", "nowhere.crt", "mend its settings");
 }

@@ -96,6 +96,24 @@ async fn a_moved_tag_fires_reaches_alertmanager_and_prometheus_over_tls() {
 
     stage.violation("iot/pump", "immutable", "firing").await.unwrap();
     stage.alert("iot/pump", "immutable", true).await.unwrap();
+    // Beside the daemon, its configuration says which certificate it has: no authority need be named, and no name fit.
+    let config = folder.path().join("tidewaiter.yaml");
+    let violations = |config: &Path| {
+        let mut command = std::process::Command::new(binary());
+        command.args(["violations", "-o", "json", "--config"]).arg(config).output().unwrap()
+    };
+    let listed = violations(&config);
+    let said = String::from_utf8_lossy(&listed.stderr);
+    assert!(listed.status.success() && String::from_utf8_lossy(&listed.stdout).contains("iot/pump"), "{said}");
+    let (other, issued) =
+        (folder.path().join("other.yaml"), support::tls::Ca::new().issue(&["localhost", "127.0.0.1"]));
+    support::stage::write(&folder.path().join("other.crt"), &issued.certificate).unwrap();
+    let text = std::fs::read_to_string(&config).unwrap();
+    let text = text.replace("admin: {tls: {certificate: tls.crt", "admin: {tls: {certificate: other.crt");
+    support::stage::write(&other, &text).unwrap();
+    let refused = violations(&other);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains("not the one that the configuration names"), "{said}");
     let expression = r#"tidewaiter_violations{requirement="immutable", state="firing"} > 0"#;
     let series = eventually("the series", PATIENCE, async || Ok(stage.prometheus.query(expression).await?.pop()));
     assert_eq!(series.await.unwrap().1, 1.0);
@@ -247,6 +265,7 @@ fn a_broken_start_tells_every_fault_and_its_place() {
         for place in places {
             assert!(said.contains(place), "{config} is told with {place}: {said}");
         }
+        assert!(!said.contains("error: error:") && !said.contains("\n  |\n  |\n"), "{config}: {said}");
     }
 }
 

@@ -288,6 +288,10 @@ async fn a_push_asked_about_is_refused_by_the_policy_and_leaves_no_trace() {
         6
     );
 
+    let events = |result: &str| format!(r#"tidewaiter_events_total{{action="none",result="{result}",source="angos"}}"#);
+    assert_eq!(scene.metric(&events("denied")).await, 6, "refused by a policy");
+    assert_eq!(scene.metric(&events("rejected")).await, 0, "and nobody's credential was refused");
+
     // Everything else may happen: what cannot be known yet, what changes nothing, what is given time, what no
     // policy with `deny` is against, and what nobody governs.
     for (kind, reference, digest) in [
@@ -356,7 +360,7 @@ async fn dead_letters_are_kept_alerted_once_and_read_again() {
     };
     let answer = retry(&scene).await;
     assert_eq!((answer.status.as_u16(), answer.text().trim()), (200, r#"{"read":0,"recorded":0,"kept":3}"#));
-    assert_eq!(alerts(), 1, "one alert an hour for one source");
+    assert_eq!(alerts(), 1, "one alert for one source");
 
     // The name was the same registry's: said in the configuration, the event counts.
     assert!(scene.daemon.stop().await.unwrap().success());
@@ -376,7 +380,9 @@ async fn dead_letters_are_kept_alerted_once_and_read_again() {
         (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
     };
     let (shown, said) = verb(&["--retry"]);
-    assert!(said.contains("1 could be read now, with 1 new events; 2 still cannot"), "{said}");
+    assert!(said.contains("1 could be read now, with 1 new event; 2 still cannot"), "{said}");
+    assert_eq!(shown, "", "what could not be read either is listed when it is asked for");
+    let (shown, _) = verb(&[]);
     assert!(shown.contains("acr   7 bytes") && shown.contains("no json") && !shown.contains("contoso-abc"), "{shown}");
     assert_eq!(scene.settled().await.len(), 1);
     // What cannot be read stays, and the command does the same without a daemon.
@@ -391,6 +397,34 @@ async fn dead_letters_are_kept_alerted_once_and_read_again() {
     let url = format!("{}/api/v1/dead-letters/retry", scene.daemon.admin());
     let headers = [("content-type", "application/json")];
     assert_eq!(scene.http.send(Method::POST, &url, &headers, "{}").await.unwrap().status, 401);
+}
+
+#[tokio::test]
+async fn a_policy_broken_and_mended_is_told_at_both_edges_also_across_a_restart() {
+    let mut scene = scene("alert").await;
+    let file = scene.folder.path().join("policy.yaml");
+    let valid = std::fs::read_to_string(&file).unwrap();
+    let told = async |scene: &Scene, kinds: &[&str]| {
+        let of = || -> Vec<String> {
+            let bodies = scene.sink.seen().into_iter().map(|seen| String::from_utf8_lossy(&seen.body).into_owned());
+            let about = bodies.filter(|body| body.contains("policy-reload-failed"));
+            about
+                .map(|body| serde_json::from_str::<Value>(&body).unwrap()["type"].as_str().unwrap().to_owned())
+                .collect()
+        };
+        let wanted: Vec<String> = kinds.iter().map(|kind| format!("dev.tidewaiter.daemon.{kind}.v1")).collect();
+        eventually("it is told", PATIENCE, async || Ok((of() == wanted).then_some(()))).await.unwrap();
+    };
+    write(&file, "kind: [").unwrap();
+    told(&scene, &["firing"]).await;
+    write(&file, &valid).unwrap();
+    told(&scene, &["firing", "resolved"]).await;
+    write(&file, "kind: [").unwrap();
+    told(&scene, &["firing", "resolved", "firing"]).await;
+    assert!(scene.daemon.stop().await.unwrap().success());
+    write(&file, &valid).unwrap();
+    scene.daemon.again().await.unwrap();
+    told(&scene, &["firing", "resolved", "firing", "resolved"]).await;
 }
 
 #[tokio::test]

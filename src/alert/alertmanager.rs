@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::message::{Alert, Subject, reason_of};
+use super::message::{Alert, Subject, page_of};
 use super::settings::Links;
 use super::text;
 use crate::policy::violation::Edge;
@@ -17,7 +17,7 @@ pub(super) const REFRESH_EVERY: SignedDuration = SignedDuration::from_secs(60);
 pub(super) const RESOLVED_FOR: SignedDuration = SignedDuration::from_mins(5);
 /// Three refreshes may be lost before a firing alert resolves by itself.
 const ENDS_AFTER_REFRESHES: i32 = 4;
-/// How long an alert about the daemon itself stays, which nobody refreshes.
+/// How long an alert about the daemon itself stays that is not told again, since the daemon is gone as well.
 const SELF_STAYS: SignedDuration = SignedDuration::from_hours(1);
 /// A test message stays just long enough to be seen.
 const TEST_STAYS: SignedDuration = SignedDuration::from_mins(5);
@@ -102,7 +102,7 @@ fn annotations(alert: &Alert, links: &Links) -> Map<String, Value> {
             ("summary", alert.title()),
             ("description", description),
             ("reason", alert.reason.clone()),
-            ("runbook_url", reason_of(alert).and_then(|r| links.reason(r)).unwrap_or_default()),
+            ("runbook_url", page_of(alert).and_then(|r| links.reason(r)).unwrap_or_default()),
         ],
         ANNOTATION_UNITS_MAX,
     )

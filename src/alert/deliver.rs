@@ -14,10 +14,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::alertmanager;
 use super::http::{HttpTransport, Transport};
-use super::message::{Alert, SinkInfo, Subject, Topic, alerts_about_self};
+use super::message::{Alert, SinkInfo, Subject};
 use super::outbox::Outbox;
 use super::settings::{Links, Pace, SettingsError, SinkKind, SinkSettings};
 use super::sink::{Sent, Sink};
+use super::topic::Topic;
+use super::trouble::{self, Trouble, Troubles};
 use crate::backoff::Backoff;
 use crate::policy::violation::Edge;
 use crate::store::{OutboxItem, Paging, StoreError};
@@ -45,6 +47,8 @@ const WINDOW: Duration = Duration::from_secs(60);
 const SUMMARY_EVERY: Duration = Duration::from_secs(5);
 /// A sink that refuses is told of at most this often.
 const PARKED_EVERY: Duration = Duration::from_secs(3600);
+/// A sink that took something after it had refused is well after this time: what is over at once is overlooked.
+const PARKED_STAYS: SignedDuration = SignedDuration::from_mins(5);
 
 /// Tells the time: the process's clock, or a test's.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -169,6 +173,8 @@ pub(super) struct Courier<O, T> {
     sent: VecDeque<Instant>,
     last_summary: Option<Instant>,
     last_parked: Option<Instant>,
+    /// Whether others may have been told that this sink refuses; after a restart nobody knows.
+    parked: bool,
     next_refresh: Option<Instant>,
     /// Resolved alerts that Alertmanager is still told of, and until when.
     resolved: HashMap<String, (Alert, Timestamp)>,
@@ -211,6 +217,7 @@ impl<O: Outbox, T: Transport> Courier<O, T> {
             sent: VecDeque::new(),
             last_summary: None,
             last_parked: None,
+            parked: true,
             next_refresh: refreshes.then_some(now),
             resolved: HashMap::new(),
         }
@@ -349,6 +356,7 @@ impl<O: Outbox, T: Transport> Courier<O, T> {
                 self.observer.alerts(&name, Delivery::Delivered, count);
                 self.remember(alerts);
                 self.done(ids).await;
+                self.unpark().await;
             }
             Sent::Refused { why } if alerts.len() > 1 && !self.pace.summarises => {
                 tracing::warn!(sink = %name, count, %why, "refused together; sending them one by one");
@@ -424,12 +432,26 @@ impl<O: Outbox, T: Transport> Courier<O, T> {
             self.last_parked = Some(Instant::now());
             let message = format!("the sink `{name}` refused the alert \"{}\" for good: {why}", first.title());
             let alert = Alert::about_self(Topic::SinkParked, &name, &message, (self.clock)());
-            let told = alerts_about_self(&alert, &self.all, Some(&name));
-            if let Err(fault) = self.outbox.add(told).await {
-                tracing::warn!(sink = %name, %fault, "other sinks could not be told of the refusal");
-            }
+            self.parked = true;
+            let trouble = Trouble { except: Some(name.to_string()), ..alert.into() };
+            trouble::begins(&*self.outbox, &self.all, trouble).await;
         }
         self.done(ids).await;
+    }
+
+    /// It took something: what others were told of its refusal is over soon.
+    async fn unpark(&mut self) {
+        if !self.parked {
+            return;
+        }
+        let until = (self.clock)().checked_add(PARKED_STAYS).unwrap_or(Timestamp::MAX);
+        let noted = async {
+            let mut troubles = Troubles::read(&*self.outbox, &self.all).await?;
+            troubles.ends_at(Topic::SinkParked, &self.sink.settings.name, until);
+            troubles.close().await
+        };
+        let noted: Result<(), StoreError> = noted.await;
+        self.parked = noted.is_err();
     }
 
     /// What is not removed is sent again: better twice than never, and the key tells.
@@ -484,9 +506,32 @@ impl<O: Outbox, T: Transport> Courier<O, T> {
                 None => break,
             }
         }
+        if !self.refresh_troubles().await {
+            return;
+        }
         self.resolved.retain(|_, (_, until)| *until > now);
         let resolved: Vec<Alert> = self.resolved.values().map(|(alert, _)| alert.clone()).collect();
         self.refresh_some(&resolved).await;
+    }
+
+    /// The daemon's own troubles that are open, as [`refresh`](Self::refresh) tells violations.
+    async fn refresh_troubles(&mut self) -> bool {
+        let open = match trouble::open(&*self.outbox).await {
+            Ok(open) => open,
+            Err(fault) => {
+                tracing::warn!(sink = %self.sink.settings.name, %fault, "the daemon's own troubles could not be read for the refresh");
+                return false;
+            }
+        };
+        let settings = &self.sink.settings;
+        let here = |t: &Trouble| {
+            settings.severities.contains(&t.alert.severity) && t.except.as_deref() != Some(&settings.name)
+        };
+        let alerts: Vec<Alert> = open.into_iter().filter(here).map(|trouble| trouble.alert).collect();
+        for alert in &alerts {
+            self.resolved.remove(&alert.fingerprint);
+        }
+        self.refresh_some(&alerts).await
     }
 
     /// Whether the sink works, so that going on makes sense.

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::text;
-use super::word::Word;
+use super::topic::Topic;
+use super::word::Word as _;
 use crate::image::{Digest, Repository, Tag};
 use crate::policy::violation::{Change, Edge, Violation};
 use crate::policy::{Reason, Rule, Severity};
@@ -56,84 +57,6 @@ pub enum Subject {
     },
     /// Nothing: a message that proves the way to the sink.
     Test,
-}
-
-/// What can be wrong with tidewaiter itself so that people must hear of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Topic {
-    /// An authentic event could not be read.
-    DeadLetter,
-    /// A source has sent nothing for long, while changes were found without it.
-    HookSilent,
-    /// Something could not be determined for long.
-    UndeterminedForLong,
-    /// Policies on disk are not those in force.
-    PolicyReloadFailed,
-    /// A sink refused a message for good.
-    SinkParked,
-    /// A registry has answered nothing for long.
-    RegistryUnreachable,
-    /// A certificate expires soon or could not be reloaded.
-    Certificate,
-    /// The store is nearly full or slow.
-    Store,
-}
-
-impl Topic {
-    /// The stable code, used where a violation has its reason.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Topic::DeadLetter => "dead-letter",
-            Topic::HookSilent => "hook-silent",
-            Topic::UndeterminedForLong => "undetermined-for-long",
-            Topic::PolicyReloadFailed => "policy-reload-failed",
-            Topic::SinkParked => "sink-parked",
-            Topic::RegistryUnreachable => "registry-unreachable",
-            Topic::Certificate => "certificate",
-            Topic::Store => "store",
-        }
-    }
-
-    /// Reads the stable code.
-    pub fn from_code(code: &str) -> Option<Topic> {
-        use Topic::*;
-        [
-            DeadLetter,
-            HookSilent,
-            UndeterminedForLong,
-            PolicyReloadFailed,
-            SinkParked,
-            RegistryUnreachable,
-            Certificate,
-            Store,
-        ]
-        .into_iter()
-        .find(|topic| topic.as_str() == code)
-    }
-
-    fn severity(self) -> Severity {
-        match self {
-            Topic::SinkParked | Topic::PolicyReloadFailed | Topic::Store => Severity::Critical,
-            _ => Severity::Warning,
-        }
-    }
-
-    fn advice(self) -> &'static str {
-        match self {
-            Topic::DeadLetter => "See `tidewaiter dead-letters`; after an upgrade, `--retry` reads it again.",
-            Topic::HookSilent => {
-                "Check the webhook's registration at the registry: changes are only found by sweeps until it works."
-            }
-            Topic::UndeterminedForLong => "`tidewaiter doctor` checks the registry and the credential.",
-            Topic::PolicyReloadFailed => {
-                "`tidewaiter policy lint` names the fault; the policies loaded before stay in force."
-            }
-            Topic::SinkParked => "`tidewaiter doctor` checks the sink; `tidewaiter violations` lists what is firing.",
-            Topic::RegistryUnreachable => "`tidewaiter doctor` checks the registry and the credential.",
-            Topic::Certificate => "Renew the certificate; the files are read again when they change.",
-            Topic::Store => "`tidewaiter store info` shows its size; free some space.",
-        }
-    }
 }
 
 /// One edge to announce.
@@ -215,7 +138,7 @@ impl Alert {
             severity: topic.severity(),
             reason: topic.as_str().to_owned(),
             message: sentence(message),
-            advice: topic.advice().to_owned(),
+            advice: topic.page().fix.to_owned(),
             expected: Vec::new(),
             actual: Vec::new(),
             since: fired_at,
@@ -248,6 +171,11 @@ impl Alert {
     pub fn resolved(self, now: Timestamp) -> Alert {
         let id = id(&self.fingerprint, Edge::Resolved, self.fired_at);
         Alert { id, edge: Edge::Resolved, resolved_at: Some(now), ..self }
+    }
+
+    /// Says another sentence than before of what is wrong, or that it is over.
+    pub fn say(&mut self, message: &str) {
+        self.message = sentence(message);
     }
 
     /// When this edge happened.
@@ -389,16 +317,8 @@ fn values(list: &[String]) -> Vec<String> {
     out
 }
 
-impl Word for Topic {
-    fn word(&self) -> String {
-        self.as_str().to_owned()
-    }
-    fn read(word: &str) -> Option<Topic> {
-        Topic::from_code(word)
-    }
-}
-
-/// The page on a reason, where it is one of the policy language's.
-pub(super) fn reason_of(alert: &Alert) -> Option<Reason> {
-    Reason::from_code(&alert.reason)
+/// The code of the page on what an alert is about, where there is one.
+pub(super) fn page_of(alert: &Alert) -> Option<&'static str> {
+    let reason = Reason::from_code(&alert.reason).map(Reason::as_str);
+    reason.or_else(|| Topic::from_code(&alert.reason).map(Topic::as_str))
 }

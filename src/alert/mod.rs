@@ -17,6 +17,8 @@ mod slack;
 mod summary;
 mod teams;
 mod text;
+mod topic;
+mod trouble;
 mod webhook;
 mod word;
 
@@ -24,9 +26,11 @@ mod word;
 mod tests;
 
 pub use deliver::{Clock, Delivery, Observer, SinkTask, TestFailed, send_test, start};
-pub use message::{Alert, SinkInfo, Subject, Topic, alerts_about_self, alerts_for, fingerprint};
+pub use message::{Alert, SinkInfo, Subject, alerts_about_self, alerts_for, fingerprint};
 pub use outbox::Outbox;
 pub use settings::{Auth, Links, SettingsError, SigningKey, SinkKind, SinkSettings, Target};
+pub use topic::{Topic, TopicPage, topics_markdown};
+pub use trouble::{Trouble, Troubles, begins, ends, since};
 
 /// What a message for people shows beside its sentences, in order; nothing empty.
 fn facts(alert: &Alert) -> Vec<(&'static str, String)> {

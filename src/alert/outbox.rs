@@ -32,6 +32,12 @@ pub trait Outbox: Send + Sync + 'static {
 
     /// A page of the violations that are firing.
     fn firing(&self, paging: Paging) -> impl Future<Output = Result<Page<ViolationRow>, StoreError>> + Send;
+
+    /// A named value of the daemon's own.
+    fn value(&self, name: &str) -> impl Future<Output = Result<Option<String>, StoreError>> + Send;
+
+    /// Sets a named value.
+    fn set_value(&self, name: &str, value: &str) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
 
 impl<S: Store> Outbox for S {
@@ -62,5 +68,13 @@ impl<S: Store> Outbox for S {
 
     fn firing(&self, paging: Paging) -> impl Future<Output = Result<Page<ViolationRow>, StoreError>> + Send {
         self.violations(ViolationFilter { states: vec![State::Firing], ..ViolationFilter::default() }, paging)
+    }
+
+    fn value(&self, name: &str) -> impl Future<Output = Result<Option<String>, StoreError>> + Send {
+        self.get(name)
+    }
+
+    fn set_value(&self, name: &str, value: &str) -> impl Future<Output = Result<(), StoreError>> + Send {
+        self.set(name, value)
     }
 }

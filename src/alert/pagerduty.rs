@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value, json};
 
-use super::message::{Alert, Subject, reason_of};
+use super::message::{Alert, Subject, page_of};
 use super::settings::Links;
 use super::text;
 use crate::policy::violation::Edge;
@@ -57,7 +57,7 @@ fn trigger(alert: &Alert, routing_key: &SecretString, dedup_key: &str, links: &L
     };
     let mut hrefs = Vec::new();
     hrefs.extend(violation.iter().map(|url| json!({"href": url, "text": "Open in tidewaiter"})));
-    hrefs.extend(reason_of(alert).and_then(|r| links.reason(r)).map(|url| json!({"href": url, "text": "What to do"})));
+    hrefs.extend(page_of(alert).and_then(|r| links.reason(r)).map(|url| json!({"href": url, "text": "What to do"})));
     let mut event = json!({
         "routing_key": routing_key.expose_secret(), "event_action": "trigger", "dedup_key": dedup_key,
         "client": "tidewaiter", "links": hrefs, "payload": payload,

@@ -13,7 +13,7 @@ use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
 use url::Url;
 
 use super::message::SinkInfo;
-use crate::policy::{Reason, Severity};
+use crate::policy::Severity;
 
 /// Key lengths of Standard Webhooks, in bytes (T-57).
 const KEY_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
@@ -276,8 +276,8 @@ impl Links {
     }
 
     /// The page on a reason.
-    pub(super) fn reason(&self, reason: Reason) -> Option<String> {
-        self.reasons.as_ref().map(|base| format!("{base}/{reason}"))
+    pub(super) fn reason(&self, code: &str) -> Option<String> {
+        self.reasons.as_ref().map(|base| format!("{base}/{code}"))
     }
 }
 

@@ -144,7 +144,11 @@ impl<T: Transport> Sink<T> {
         if delivered {
             return Sent::Delivered;
         }
-        let why = why(&answer);
+        let why = match answer.status.is_success() {
+            // A page of something else, or a proxy's.
+            true => format!("{}, and not with the `ok` that Slack answers", why(&answer)),
+            false => why(&answer),
+        };
         match answer.status.as_u16() {
             408 | 429 => Sent::Retry { why, after: answer.retry_after },
             // 410 of a webhook means that nobody wants them any more; it is final like the others.

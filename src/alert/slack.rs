@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 use super::http::Answer;
-use super::message::{Alert, Subject, reason_of};
+use super::message::{Alert, Subject, page_of};
 use super::settings::Links;
 use super::summary::Summary;
 use super::text;
@@ -35,7 +35,7 @@ pub(super) fn body(alert: &Alert, links: &Links) -> Vec<u8> {
     if matches!(alert.subject, Subject::Image { .. }) {
         buttons.extend(links.violation(&alert.fingerprint).and_then(|url| button("Open violation", url)));
     }
-    buttons.extend(reason_of(alert).and_then(|r| links.reason(r)).and_then(|url| button("What to do", url)));
+    buttons.extend(page_of(alert).and_then(|r| links.reason(r)).and_then(|url| button("What to do", url)));
     if !buttons.is_empty() {
         blocks.push(json!({"type": "actions", "elements": buttons}));
     }

@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use super::message::{Alert, Subject, reason_of};
+use super::message::{Alert, Subject, page_of};
 use super::settings::Links;
 use super::summary::Summary;
 use super::text;
@@ -41,7 +41,7 @@ pub(super) fn body(alert: &Alert, links: &Links) -> Vec<u8> {
     if matches!(alert.subject, Subject::Image { .. }) {
         actions.extend(links.violation(&alert.fingerprint).map(|url| open("Open violation", &url)));
     }
-    actions.extend(reason_of(alert).and_then(|r| links.reason(r)).map(|url| open("What to do", &url)));
+    actions.extend(page_of(alert).and_then(|r| links.reason(r)).map(|url| open("What to do", &url)));
     // Facts go first when it is too large, sentences stay.
     loop {
         let sentences = [alert.message.as_str(), advice].into_iter().filter(|s| !s.is_empty()).map(sentence);

@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{CheckError, Retry};
-use crate::alert::{Alert, Topic, alerts_about_self};
+use crate::alert::{self, Alert, Topic, Trouble};
 use crate::event::{Event, Stage};
 use crate::image::{Host, Repository};
 use crate::intake::{Admission, Buried, Decision, HookFuture, Sources};
@@ -17,8 +17,10 @@ use crate::metrics::{Enforcement, EnforcementResult};
 use crate::pipeline::{Objection, Pipeline};
 use crate::store::{Store, StoreError};
 
-/// At most one alert about dead letters of one source in this time; they are counted and listed all the same.
-const ALERT_EVERY: SignedDuration = SignedDuration::from_hours(1);
+/// Dead letters of one source are told of at most so often; they are counted and listed all the same.
+const ALERT_EVERY: SignedDuration = SignedDuration::from_mins(1);
+/// How long people are told of a source's dead letters after the last one, unless none is kept any more.
+const ALERT_STAYS: SignedDuration = SignedDuration::from_hours(24);
 
 /// Answers senders that ask before they act.
 pub(super) struct Gate<S> {
@@ -94,13 +96,9 @@ impl<S: Store> Buried for DeadLetters<S> {
         let mark = if self.open.contains(source) { " (unauthenticated)" } else { "" };
         let message = format!("an event of the source {source}{mark} could not be read and is kept: {fault}");
         let alert = Alert::about_self(Topic::DeadLetter, source, &message, now);
-        let alerts = alerts_about_self(&alert, &self.pipeline.sinks, None);
-        let store = self.pipeline.store.clone();
-        self.tasks.spawn(async move {
-            if let Err(error) = store.outbox_add(alerts).await {
-                tracing::error!(%error, "the alert about a dead letter could not be recorded");
-            }
-        });
+        let trouble = Trouble { until: now.checked_add(ALERT_STAYS).ok(), ..alert.into() };
+        let (store, sinks) = (self.pipeline.store.clone(), self.pipeline.sinks.clone());
+        self.tasks.spawn(async move { alert::begins(&*store, &sinks, trouble).await });
     }
 }
 

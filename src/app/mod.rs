@@ -6,6 +6,7 @@ mod hooks;
 mod policies;
 mod record;
 mod settings;
+mod troubles;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -76,6 +77,10 @@ pub async fn serve(config: Config) -> anyhow::Result<u8> {
         backlog_bytes: config.limits.backlog_bytes,
         ..Options::default()
     };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder.filter(|folder| !folder.exists()) {
+        tracing::warn!(folder = %folder.display(), "the store's folder is not there and is made: a new record begins");
+    }
     let store = Arc::new(EmbeddedStore::open(&path, options)?);
     {
         let metrics = metrics.clone();
@@ -140,6 +145,7 @@ pub async fn serve(config: Config) -> anyhow::Result<u8> {
         pipeline.clone(),
         shutdown.token(),
     ));
+    shutdown.tasks().spawn(troubles::watch(pipeline.clone(), config.clone(), shutdown.token()));
     shutdown.tasks().spawn(prune(store.clone(), settings::retention(&config), clock.clone(), shutdown.token()));
 
     // In: events and people.

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::settings;
-use crate::alert::{Alert, Topic, alerts_about_self};
+use crate::alert::{self, Alert, Topic};
 use crate::config::{Config, Policies};
 use crate::document::{Fault, Source, render};
 use crate::pipeline::Pipeline;
@@ -23,6 +23,8 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 const POLL: Duration = Duration::from_secs(30);
 /// When policies in force are put to the record again after the store failed at it.
 const OWED: Duration = Duration::from_secs(2);
+/// What an alert about them names.
+const POLICIES: &str = "policies";
 /// Editors and ConfigMaps change several files in a row.
 const SETTLE: Duration = Duration::from_millis(200);
 
@@ -135,6 +137,13 @@ pub fn sources(paths: &[PathBuf]) -> Result<Vec<Source>, PolicyFault> {
     Ok(all.into_iter().zip(schemas).filter(|(_, schema)| !schema).map(|(source, _)| source).collect())
 }
 
+/// Tells that the policies on disk are those in force, where people know of others; whether that is on record.
+async fn over<S: Store>(pipeline: &Pipeline<S>) -> bool {
+    let about = (Topic::PolicyReloadFailed, POLICIES);
+    let Pipeline { store, sinks, clock, .. } = pipeline;
+    alert::ends(&**store, sinks, about, "the policies on disk are valid, and those in force", clock.now()).await
+}
+
 /// Follows the policy files until `stop`. What is invalid leaves the policies before in force, is told, counted
 /// and alerted; what is valid is put in force at once, and every tag it governs is judged again.
 pub(super) async fn watch<S: Store>(
@@ -167,6 +176,8 @@ pub(super) async fn watch<S: Store>(
     // What changed between the first reading and the watch made no notice.
     changed.notify_one();
     let mut told: Option<String> = None;
+    // What people were told before a restart is over as well: without valid policies there is no start.
+    let mut alerted = !over(&pipeline).await;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -175,6 +186,9 @@ pub(super) async fn watch<S: Store>(
         }
         if !settled {
             settled = pipeline.policies_changed().await;
+        }
+        if alerted && told.is_none() {
+            alerted = !over(&pipeline).await;
         }
         if paths.is_empty() {
             continue;
@@ -189,6 +203,9 @@ pub(super) async fn watch<S: Store>(
         match loaded {
             Ok(Ok(set)) => {
                 let recovered = told.take().is_some();
+                if alerted {
+                    alerted = !over(&pipeline).await;
+                }
                 if set.hash() == pipeline.policies.load().hash() {
                     if recovered {
                         pipeline.metrics.policies_read(Some(set.policies().len()), now);
@@ -208,11 +225,9 @@ pub(super) async fn watch<S: Store>(
                     pipeline.metrics.policies_read(None, now);
                     tracing::error!("the policies on disk are not valid; those before stay in force:\n{text}");
                     let first = fault.0.first().map(ToString::to_string).unwrap_or_default();
-                    let alert = Alert::about_self(Topic::PolicyReloadFailed, "policies", &first, now);
-                    let alerts = alerts_about_self(&alert, &pipeline.sinks, None);
-                    if let Err(error) = pipeline.store.outbox_add(alerts).await {
-                        tracing::error!(%error, "the alert about the policies could not be recorded");
-                    }
+                    let alert = Alert::about_self(Topic::PolicyReloadFailed, POLICIES, &first, now);
+                    alert::begins(&*pipeline.store, &pipeline.sinks, alert.into()).await;
+                    alerted = true;
                     told = Some(text);
                 }
             }

@@ -1,7 +1,8 @@
 //! The daemon's admin API, as the commands that read the record ask it. The address and the token come from
 //! the configuration or the command line; nothing that an answer says is followed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ValueHint;
@@ -13,8 +14,11 @@ use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use rustls::pki_types::CertificateDer;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, SignatureScheme};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use url::Url;
@@ -98,7 +102,13 @@ impl Api {
             return Err(Failure::say(format!("no token is sent to `{}` over plain http", visible(&base)))
                 .help("give the admin listener a certificate (`admin.tls`) and write https"));
         }
-        Ok(Api { client: client(place)?, base, token })
+        // The daemon of a configuration has the certificate that the configuration names, whoever issued it, and is
+        // reached at loopback, which is no name of it.
+        let own = match (&place.server, &place.ca, config.and_then(|config| config.admin.tls.as_ref())) {
+            (None, None, Some(files)) => Some(files.certificate.as_path()),
+            _ => None,
+        };
+        Ok(Api { client: client(place, own)?, base, token })
     }
 
     /// The address.
@@ -212,7 +222,28 @@ fn token(place: &Where, config: Option<&Config>) -> Option<SecretString> {
     }
 }
 
-fn client(place: &Where) -> Result<Client<HttpsConnector<HttpConnector>, Full<Bytes>>, Failure> {
+fn client(place: &Where, own: Option<&Path>) -> Result<Client<HttpsConnector<HttpConnector>, Full<Bytes>>, Failure> {
+    let builder = rustls::ClientConfig::builder();
+    let tls = match own {
+        Some(certificate) => {
+            let verifier = Arc::new(Pinned::read(certificate)?);
+            builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()
+        }
+        None => builder.with_root_certificates(roots(place)?).with_no_client_auth(),
+    };
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_connect_timeout(Some(CONNECT));
+    let connector = hyper_rustls::HttpsConnectorBuilder::new()
+        .with_tls_config(tls)
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(connector);
+    Ok(Client::builder(TokioExecutor::new()).build(connector))
+}
+
+/// The authorities that a daemon elsewhere is verified by.
+fn roots(place: &Where) -> Result<rustls::RootCertStore, Failure> {
     let mut roots = rustls::RootCertStore::empty();
     // What of the system's cannot be read is no authority; the rest is.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -224,16 +255,69 @@ fn client(place: &Where) -> Result<Client<HttpsConnector<HttpConnector>, Full<By
             roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
         }
     }
-    let tls = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    let mut connector = HttpConnector::new();
-    connector.enforce_http(false);
-    connector.set_connect_timeout(Some(CONNECT));
-    let connector = hyper_rustls::HttpsConnectorBuilder::new()
-        .with_tls_config(tls)
-        .https_or_http()
-        .enable_http1()
-        .wrap_connector(connector);
-    Ok(Client::builder(TokioExecutor::new()).build(connector))
+    Ok(roots)
+}
+
+/// Takes one certificate and no other: the first of the file that the configuration names, letter by letter. That its
+/// key is there is proven by the handshake as always; names, authorities and times say nothing more.
+#[derive(Debug)]
+struct Pinned {
+    certificate: CertificateDer<'static>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl Pinned {
+    fn read(path: &Path) -> Result<Pinned, Failure> {
+        let unusable = |why: String| {
+            Failure::say(format!("the certificate of the admin listener, `{}`, is not usable: {why}", path.display()))
+                .help("`tidewaiter doctor` looks at it; --ca names its authority instead")
+        };
+        let pem = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
+        let first =
+            CertificateDer::pem_slice_iter(&pem).next().ok_or_else(|| unusable("there is none in it".into()))?;
+        let certificate = first.map_err(|error| unusable(error.to_string()))?;
+        Ok(Pinned { certificate, provider: Arc::new(rustls::crypto::aws_lc_rs::default_provider()) })
+    }
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        shown: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if *shown == self.certificate {
+            return Ok(ServerCertVerified::assertion());
+        }
+        Err(rustls::Error::General("its certificate is not the one that the configuration names".to_owned()))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 /// The cause that says most.

@@ -15,7 +15,7 @@ use crate::store::Store;
 /// List what came and could not be read, with the fault; read it again after an upgrade
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Read all of them again, by the formats and the configuration of now, before they are listed
+    /// Read all of them again, by the formats and the configuration of now; `-o json` lists those that are left
     #[arg(long)]
     retry: bool,
     #[command(flatten)]
@@ -26,7 +26,14 @@ pub(super) async fn run(args: Args, terminal: &Terminal) -> Result<u8, Failure> 
     let record = Record::open(&args.listing.place).await?;
     if args.retry {
         let (read, recorded, kept) = retry(&args, &record).await?;
-        terminal.note(&format!("{read} could be read now, with {recorded} new events; {kept} still cannot"));
+        let events = if recorded == 1 { "event" } else { "events" };
+        terminal.note(&format!("{read} could be read now, with {recorded} new {events}; {kept} still cannot"));
+        if args.listing.is_text() {
+            if kept > 0 {
+                terminal.note("`tidewaiter dead-letters` lists those");
+            }
+            return Ok(0);
+        }
     }
     let (letters, more) = match &record {
         Record::Daemon(api) => api.list("dead-letters", &[], args.listing.most()).await?,

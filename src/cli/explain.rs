@@ -13,13 +13,14 @@ use super::judging::record;
 use super::policies::{self, Loaded};
 use super::targets::reference;
 use super::terminal::Terminal;
+use crate::alert::Topic;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::image::{Reference, Tag};
 use crate::policy::{
     Class, Finding, Mode, PlatformRule, PlatformSet, Policy, Reason, Rule, Setting, Verdict, is_digest_tag,
 };
-use crate::report::{Options, explain_text, requirement_text, visible};
+use crate::report::{Options, explain_text, page_text, requirement_text, visible};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -33,7 +34,7 @@ The exit code is 0 whatever the result is: `tidewaiter check` is what fails a bu
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct Args {
-    /// HOST/REPO:TAG, or a reason such as missing-platform
+    /// HOST/REPO:TAG; or a reason such as missing-platform, or the topic of a trouble such as dead-letter
     #[arg(value_name = "REFERENCE|REASON")]
     what: String,
     /// Explain by this policy file or folder; may be repeated
@@ -53,6 +54,18 @@ pub(super) async fn run(args: Args, terminal: &Terminal) -> Result<u8, Failure> 
     let options = terminal.listing();
     if let Some(reason) = Reason::ALL.iter().find(|r| r.as_str() == args.what) {
         terminal.print(&explain_text(*reason, &options))?;
+        return Ok(0);
+    }
+    if let Some(topic) = Topic::from_code(&args.what) {
+        let page = topic.page();
+        let parts = [
+            ("What is wrong", page.wrong),
+            ("Why it matters", page.why),
+            ("What to do", page.fix),
+            ("When it is over", page.over),
+        ];
+        let kind = format!("trouble of the daemon itself, {}", topic.severity());
+        terminal.print(&page_text(topic.as_str(), &kind, &parts, &options))?;
         return Ok(0);
     }
     if !args.what.contains('/') {
@@ -79,8 +92,9 @@ pub(super) async fn run(args: Args, terminal: &Terminal) -> Result<u8, Failure> 
 }
 
 fn unknown_reason(what: &str) -> Failure {
-    let near = Reason::ALL.iter().map(|r| r.as_str()).min_by_key(|r| strsim::damerau_levenshtein(r, what));
-    let all: Vec<&str> = Reason::ALL.iter().map(|r| r.as_str()).collect();
+    let topics = Topic::ALL.iter().map(|topic| topic.as_str());
+    let all: Vec<&str> = Reason::ALL.iter().map(|r| r.as_str()).chain(topics).collect();
+    let near = all.iter().min_by_key(|r| strsim::damerau_levenshtein(r, what)).copied();
     Failure::say(format!(
         "`{}` is neither a reference (HOST/REPO:TAG) nor a reason; did you mean `{}`?",
         visible(what),

@@ -110,6 +110,11 @@ pub(super) fn run(args: Args, terminal: &Terminal) -> Result<u8, Failure> {
         "\nThen:\n  tidewaiter doctor --config {config}      what is still missing\n  tidewaiter audit {host} --config {config}\n  tidewaiter serve --config {config}\n"
     );
     terminal.print(&text)?;
+    if let Some(usual) = foreign(format, &host) {
+        terminal.warn(&format!(
+            "events of the format `{format}` are about {usual}, and those about another registry than `{host}` are not taken; name the registry that sends them with --registry"
+        ));
+    }
     if args.format.is_none() {
         terminal.note(&format!("`{host}` is taken to send `{format}` events; --format says otherwise"));
     }
@@ -133,6 +138,22 @@ fn usual(host: &Host) -> Format {
         _ if name.starts_with("harbor.") => Format::Harbor,
         _ => Format::Distribution,
     }
+}
+
+/// What the registry of a format is called, where this host is another one: its events would be refused.
+fn foreign(format: Format, host: &Host) -> Option<&'static str> {
+    let name = host.name();
+    let (fits, usual) = match format {
+        Format::DockerHub => (name == "docker.io", "docker.io"),
+        // The registry of GitHub Enterprise Server is containers.HOST.
+        Format::Github => (name == "ghcr.io" || name.starts_with("containers."), "ghcr.io"),
+        Format::Ecr => (name.contains(".dkr.ecr."), "ACCOUNT.dkr.ecr.REGION.amazonaws.com"),
+        Format::GoogleArtifactRegistry => {
+            (name.ends_with("-docker.pkg.dev") || name.ends_with("gcr.io"), "REGION-docker.pkg.dev")
+        }
+        _ => return None,
+    };
+    (!fits).then_some(usual)
 }
 
 /// A name for the source: the first part of the host and what it sends.
@@ -322,6 +343,23 @@ mod tests {
                 assert_eq!(super::super::policies::load(&[policies]).unwrap().set.policies().len(), 1);
             }
         }
+    }
+
+    #[test]
+    fn nobody_is_told_to_turn_verification_off() {
+        let harbor = register(Format::Harbor);
+        assert!(harbor.contains("Verify Remote Certificate: on\n") && harbor.contains("`ca.crt`"), "{harbor}");
+    }
+
+    #[test]
+    fn a_host_that_does_not_send_the_format_is_pointed_out() {
+        let foreign = |format, host: &str| foreign(format, &host.parse().unwrap());
+        assert_eq!(foreign(Format::DockerHub, "registry.example"), Some("docker.io"));
+        assert_eq!(foreign(Format::DockerHub, "docker.io"), None);
+        assert_eq!(foreign(Format::Ecr, "registry.example"), Some("ACCOUNT.dkr.ecr.REGION.amazonaws.com"));
+        assert_eq!(foreign(Format::Github, "registry.example"), Some("ghcr.io"));
+        assert_eq!(foreign(Format::Github, "containers.github.example"), None, "GitHub Enterprise Server");
+        assert_eq!(foreign(Format::Harbor, "registry.example"), None, "anybody may run one");
     }
 
     #[test]

@@ -172,6 +172,11 @@ fn read<T>(list: (Vec<Value>, bool), row: impl Fn(&Value) -> Result<T, Failure>)
 }
 
 impl Listing {
+    /// Whether the list is for people.
+    pub fn is_text(&self) -> bool {
+        self.output == Form::Text
+    }
+
     pub fn most(&self) -> usize {
         self.limit as usize
     }

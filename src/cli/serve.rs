@@ -6,7 +6,7 @@ use clap::ValueHint;
 
 use super::fail::{Failure, configuration};
 use super::terminal::Terminal;
-use crate::app;
+use crate::app::{self, PolicyFault};
 use crate::config::Config;
 
 /// Run the daemon: receive events, judge, record, alert
@@ -24,5 +24,8 @@ pub(super) async fn run(args: Args, terminal: &Terminal) -> Result<u8, Failure> 
         terminal.note("no --config: nothing is received until there is a source; `tidewaiter init --registry HOST` writes a configuration");
     }
     let config = config.unwrap_or_else(Config::default_for_no_file);
-    app::serve(config).await.map_err(|error| Failure::say(format!("{error:#}")))
+    app::serve(config).await.map_err(|error| match error.downcast::<PolicyFault>() {
+        Ok(PolicyFault(faults)) => Failure::Faults(faults),
+        Err(error) => Failure::say(format!("{error:#}")),
+    })
 }

@@ -130,8 +130,15 @@ pub(super) fn run(args: Args, terminal: &Terminal) -> Result<u8, Failure> {
                 terminal.print(&format!("{} is whole: {looked}\n", path.display()))?;
                 return Ok(0);
             }
-            let mut text: String = found.faults.iter().take(FAULTS_MAX).map(|f| format!("{}\n", visible(f))).collect();
-            let n = found.faults.len();
+            // Two ways of looking may find one fault.
+            let mut faults: Vec<&String> = Vec::new();
+            for fault in &found.faults {
+                if !faults.contains(&fault) {
+                    faults.push(fault);
+                }
+            }
+            let n = faults.len();
+            let mut text: String = faults.iter().take(FAULTS_MAX).map(|f| format!("{}\n", visible(f))).collect();
             if n > FAULTS_MAX {
                 text += &format!("and {} more\n", n - FAULTS_MAX);
             }
@@ -151,6 +158,10 @@ pub(super) fn run(args: Args, terminal: &Terminal) -> Result<u8, Failure> {
             };
             let path = which.store(store)?;
             there(&path)?;
+            if target.exists() {
+                return Err(Failure::say(format!("`{}` is there already, and is not written over", target.display()))
+                    .help("name a new file, such as one with the date in its name"));
+            }
             EmbeddedStore::backup(&path, target)?;
             let size = std::fs::metadata(target).map(|m| m.len()).unwrap_or_default();
             terminal.print(&format!("{} is a copy of {} ({})\n", target.display(), path.display(), bytes(size)))?;

@@ -33,41 +33,63 @@ impl Config {
 
     /// Reads the configuration at `path` through a stand-in for files and environment.
     pub fn load_with(path: &Path, outside: &dyn Outside) -> Result<Config, Vec<Fault>> {
+        let source = Config::source(path, outside)?;
+        Config::parse(&source, path.parent().unwrap_or(Path::new("")), outside)
+    }
+
+    fn source(path: &Path, outside: &dyn Outside) -> Result<Source, Vec<Fault>> {
         let name = path.display().to_string();
-        let text = outside.read(path).map_err(|error| {
-            let source = Source::new(name.as_str(), "");
-            vec![Fault::error(
-                &source,
-                Span::default(),
-                "unreadable",
-                format!("cannot read the configuration: {error}"),
-            )]
-        })?;
-        Config::parse(&Source::new(name, text), path.parent().unwrap_or(Path::new("")), outside)
+        let read = outside.read(path).map_err(|error| {
+            let message = format!("cannot read the configuration: {error}");
+            // There is no text to show a place in.
+            let fault =
+                Fault::error(&Source::new(name.as_str(), ""), Span::default(), "unreadable", message).concealed();
+            vec![fault.help("name one with --config; `tidewaiter init --registry HOST` writes one to start from")]
+        });
+        Ok(Source::new(name, read?))
     }
 
     /// Reads a configuration whose text is at hand; its files are relative to `folder`.
     pub fn parse(source: &Source, folder: &Path, outside: &dyn Outside) -> Result<Config, Vec<Fault>> {
+        match Config::read(source, folder, outside)? {
+            (config, faults) if faults.is_empty() => Ok(config),
+            (_, faults) => Err(faults),
+        }
+    }
+
+    /// Reads the configuration at `path` to look at it: secrets that cannot be used are faults beside it, and those that
+    /// cannot be read are empty. It is not to be run.
+    ///
+    /// # Errors
+    /// Every fault, where there is one that is not about a secret's file or variable.
+    pub fn examine(path: &Path) -> Result<(Config, Vec<Fault>), Vec<Fault>> {
+        let source = Config::source(path, &System)?;
+        let (config, faults) = Config::read(&source, path.parent().unwrap_or(Path::new("")), &System)?;
+        let of_secrets = |fault: &Fault| matches!(fault.code, "unreadable-secret" | "readable-secret" | "empty-secret");
+        if faults.iter().all(of_secrets) { Ok((config, faults)) } else { Err(faults) }
+    }
+
+    fn read(source: &Source, folder: &Path, outside: &dyn Outside) -> Result<(Config, Vec<Fault>), Vec<Fault>> {
         let nodes = crate::document::read(source)?;
         if let [_, second, ..] = &nodes[..] {
             let span = Span::new(second.span.start, second.span.start);
             return Err(vec![Fault::error(source, span, "several-documents", "a configuration is one YAML document")]);
         }
-        let Some(node) = nodes.first() else { return Ok(Config::in_folder(folder)) };
+        let Some(node) = nodes.first() else { return Ok((Config::in_folder(folder), Vec::new())) };
         let schema = Schema::new(SCHEMA).map_err(|error| {
             vec![Fault::error(source, Span::default(), "invalid-schema", format!("the program's own schema: {error}"))]
         })?;
         let mut faults = schema.validate(source, node);
         let read = read::config(source, node, folder, outside);
         if faults.is_empty() {
-            return read;
+            return Ok(read);
         }
         // Every fault at once: what reading finds besides, except where the shape is wrong already, and what only
         // follows from that.
         let shapes: Vec<Span> = faults.iter().map(|f| f.span).collect();
         let apart = |fault: &Fault| shapes.iter().all(|s| fault.span.end <= s.start || s.end <= fault.span.start);
         let of_its_own = |fault: &Fault| apart(fault) && !follows_from(fault, &faults, node);
-        let besides: Vec<Fault> = read.err().unwrap_or_default().into_iter().filter(of_its_own).collect();
+        let besides: Vec<Fault> = read.1.into_iter().filter(of_its_own).collect();
         faults.extend(besides);
         faults.sort_by_key(|f| (f.span.start, f.span.end));
         Err(faults)

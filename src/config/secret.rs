@@ -51,7 +51,7 @@ impl Outside for System {
 /// Where a secret was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// In a file, which is read again when it changes.
+    /// In a file, which was read at the start.
     File(PathBuf),
     /// In an environment variable.
     Variable(String),

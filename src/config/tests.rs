@@ -279,7 +279,7 @@ fn t01_a_source_without_a_credential_says_so() {
 fn t02_an_empty_secret_is_refused() {
     let text =
         "registries: [{host: a.example}]\nsources: [{name: x, format: harbor, auth: {header: A, valueFile: empty}}]";
-    assert!(fault(text).contains("this secret is empty"));
+    assert!(fault(text).contains("is empty"));
 }
 
 #[test]
@@ -290,10 +290,19 @@ fn t28_plain_http_never_carries_credentials() {
         ("registries: [{host: a.example, endpoint: http://10.0.0.1}]", true),
         ("sinks: [{name: a, kind: alertmanager, url: http://am.example, tokenFile: secret}]", true),
         ("sinks: [{name: a, kind: alertmanager, url: http://am.example}]", false),
-        ("sinks: [{name: a, kind: slack, url: http://hooks.example/x}]", true),
-        ("sinks: [{name: a, kind: slack, url: http://127.0.0.1:9/x}]", false),
+        ("sinks: [{name: a, kind: pagerduty, url: http://hooks.example/x, routingKeyFile: secret}]", true),
+        ("sinks: [{name: a, kind: pagerduty, url: http://127.0.0.1:9/x, routingKeyFile: secret}]", false),
     ] {
         assert_eq!(parse(text).is_err(), refused, "{text}");
+    }
+}
+
+#[test]
+fn t62_the_address_of_a_chat_is_a_secret_of_its_own() {
+    for kind in ["slack", "teams"] {
+        let text = format!("sinks: [{{name: a, kind: {kind}, url: \"https://hooks.example/services/hunter2\"}}]");
+        let told = fault(&text);
+        assert!(told.contains("is a secret") && told.contains("`urlFile`") && !told.contains("hunter2"), "{told}");
     }
 }
 

@@ -155,8 +155,33 @@ impl TagHistory {
             sighting.at = looked_at;
             sighting.looked = true;
         }
+        if sighting.actor.is_some() && self.is_told(&sighting) {
+            sighting.actor = None;
+        }
         self.sightings.push(sighting);
         self.tidy();
+    }
+
+    /// Whether an event told before that the tag came to this digest, in this stretch: then whoever is named now is not
+    /// who moved it. Only the event that came first says so; a later one may be dated to before it.
+    fn is_told(&self, sighting: &Sighting) -> bool {
+        let place = |s: &Sighting| (s.at, s.digest.clone(), s.known, s.looked);
+        let (before, after) = self.sightings.split_at(self.sightings.partition_point(|s| place(s) < place(sighting)));
+        let same = |s: &&Sighting| s.digest == sighting.digest;
+        let told = |s: &Sighting| !s.looked || s.actor.is_some();
+        if before.iter().rev().take_while(same).chain(after.iter().take_while(same)).any(told) {
+            return true;
+        }
+        // It may also join stretches that are one for another reason, and come first in it.
+        let mut with = self.clone();
+        with.sightings.push(sighting.clone());
+        with.tidy();
+        let ours = |p: &Period| p.digest == sighting.digest && p.actor.is_some();
+        let meet = |p: &Period, q: &Period| {
+            p.from < q.to.unwrap_or(Timestamp::MAX) && q.from < p.to.unwrap_or(Timestamp::MAX) && p.actor != q.actor
+        };
+        let (known, now) = (self.periods(), with.periods());
+        now.iter().filter(|p| ours(p) && p.actor == sighting.actor).any(|p| known.iter().any(|q| ours(q) && meet(p, q)))
     }
 
     /// Takes in what an event reported and what the registry showed when it was asked because of it.
@@ -206,11 +231,13 @@ impl TagHistory {
             let n = kept.len();
             if n >= 1 && kept[n - 1].digest == sighting.digest && kept[n - 1].at == sighting.at {
                 // The same fact twice: the better known one stands (`Observed` sorts first).
+                let known = &mut kept[n - 1].actor;
+                *known = known.take().or(sighting.actor);
                 continue;
             }
             let run = kept.iter().rev().take_while(|s| s.digest == sighting.digest);
             let looks = run.filter(|s| s.looked).count();
-            if looks >= 2 && kept[n - 1].looked {
+            if looks >= 2 && kept[n - 1].looked && kept[n - 1].actor.is_none() {
                 // A look that found nothing new adds nothing; the first of a run says since when it is known,
                 // the last until when. What events told is all kept: dropping one would make the history
                 // depend on the order in which they came.
@@ -377,6 +404,36 @@ mod tests {
     }
 
     #[test]
+    fn t22_who_moved_a_tag_is_said_by_the_event_that_came_first() {
+        let report = |at: i64, actor: Option<&str>| {
+            Some(Report { digest: Some(d("moved")), at: t(at), actor: actor.map(str::to_owned) })
+        };
+        let shows = |name: &str, at: i64| Look { digest: Some(d(name)), at: t(at) };
+        for first in [Some("mallory"), None] {
+            let mut history = TagHistory::default();
+            history.witness(None, &shows("first", 1_000), Origin::Audit);
+            history.witness(report(2_000, first), &shows("moved", 2_001), Origin::Event);
+            // Dated to before it, to its very moment, and to after it.
+            for at in [1_500, 2_000, 2_001, 2_500] {
+                history.witness(report(at, Some("alice")), &shows("moved", 3_000 + at), Origin::Event);
+                let now = history.periods().pop().unwrap();
+                assert_eq!((now.digest, now.actor.as_deref()), (Some(d("moved")), first), "dated {at}");
+            }
+        }
+        // What a sweep found is told of by the first event.
+        let mut history = TagHistory::default();
+        history.witness(None, &shows("first", 1_000), Origin::Audit);
+        history.witness(None, &shows("moved", 2_000), Origin::Audit);
+        history.witness(report(1_900, Some("mallory")), &shows("moved", 2_100), Origin::Event);
+        assert_eq!(history.periods().pop().unwrap().actor.as_deref(), Some("mallory"));
+        // Back and moved again is another move, by somebody else.
+        history.witness(None, &shows("first", 3_000), Origin::Audit);
+        history.witness(report(4_000, Some("bob")), &shows("moved", 4_001), Origin::Event);
+        let actors: Vec<_> = history.periods().into_iter().map(|p| p.actor).collect();
+        assert_eq!(actors, [None, Some("mallory".to_owned()), None, Some("bob".to_owned())]);
+    }
+
+    #[test]
     fn a_deletion_is_a_period() {
         let mut history = TagHistory::default();
         history.add(look(Some("a"), 1), t(1));
@@ -396,6 +453,30 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2_000))]
+        #[test]
+        fn t22_no_later_event_names_another_who_moved_a_tag(
+            moves in proptest::collection::vec(0u8..3, 1..6),
+            forged in proptest::collection::vec(0i64..4_000, 1..6),
+        ) {
+            let mut history = TagHistory::default();
+            for (n, name) in moves.iter().enumerate() {
+                let (at, name) = (n as i64 * 600, name.to_string());
+                let look = Look { digest: Some(d(&name)), at: t(at + 1) };
+                let report = Report { digest: Some(d(&name)), at: t(at), actor: Some(format!("{name} at {n}")) };
+                history.witness(Some(report), &look, Origin::Event);
+            }
+            let last = moves.last().unwrap().to_string();
+            for (n, at) in forged.iter().enumerate() {
+                let before = history.periods();
+                let look = Look { digest: Some(d(&last)), at: t(4_000 + n as i64) };
+                let report = Report { digest: Some(d(&last)), at: t(*at), actor: Some("forger".to_owned()) };
+                history.witness(Some(report), &look, Origin::Event);
+                let after = history.periods();
+                let (known, now) = (&before.last().unwrap().actor, &after.last().unwrap().actor);
+                prop_assert_eq!(known, now, "{:?}\n{:?}", before, after);
+            }
+        }
+
         #[test]
         fn g12_any_order_and_any_copies_give_one_history(
             moves in proptest::collection::vec(0u8..4, 1..8),

@@ -58,7 +58,12 @@ impl<S: Store> Intake<S> {
         let received = self.authentic(&known, method, query, fields, &headers, body, peer, options).await;
         received.inspect_err(|refusal| {
             tracing::debug!(source = %source.name, address = %peer.address, ?refusal, "a request was refused");
-            known.counters.add(None, EventResult::Rejected, 1);
+            let result = match refusal {
+                // An authentic question and its answer: nothing is wrong with the sender.
+                Refusal::Denied { .. } => EventResult::Denied,
+                _ => EventResult::Rejected,
+            };
+            known.counters.add(None, result, 1);
         })
     }
 

@@ -71,7 +71,7 @@ pub enum TlsError {
         expected: &'static str,
     },
     /// Any local user could take the key.
-    #[error("{path} can be read by every local user: run `chmod o-rwx` on it, or set `allowReadableKey: true`")]
+    #[error("{path} can be read by every local user: give it mode 0600 (`chmod 600`)")]
     Readable {
         /// The file.
         path: String,

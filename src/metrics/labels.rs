@@ -41,6 +41,8 @@ labels! {
         Dead = "dead",
         /// Refused: not authentic, too large, or not to be recorded now.
         Rejected = "rejected",
+        /// Asked about before it was done, and refused by a policy.
+        Denied = "denied",
     }
     /// What a registry is asked for; the words are those of the `registry` room.
     Operation {

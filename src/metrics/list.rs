@@ -157,7 +157,7 @@ impl Metrics {
             shown: Mutex::default(),
             events: counters(
                 "events_total",
-                "Events received, by what became of them at the listener.",
+                "Events received, by what became of them at the listener: `rejected` was not let in, `denied` was asked about and refused by a policy.",
                 &["source", "action", "result"],
             )?,
             queue_depth: gauge("event_queue_depth", "Recorded events that wait to be judged.")?,

@@ -35,8 +35,8 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// The counters of one source, resolved once, so that counting an event is one atomic addition.
 #[derive(Debug, Clone)]
 pub struct EventCounters {
-    by_action: [[IntCounter; 5]; 3],
-    no_action: [IntCounter; 5],
+    by_action: [[IntCounter; EventResult::ALL.len()]; 3],
+    no_action: [IntCounter; EventResult::ALL.len()],
 }
 
 impl EventCounters {

@@ -4,17 +4,19 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::Pipeline;
-use crate::alert::{Alert, Topic, alerts_about_self};
+use crate::alert::{self, Alert, Topic};
 use crate::image::Host;
 use crate::registry::Client;
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 
 /// How often to look, at most: the alert is about minutes.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// What people are told.
+const TOPIC: Topic = Topic::RegistryUnreachable;
 
 /// The watch over one registry.
 pub struct Reach<S> {
@@ -30,56 +32,34 @@ impl<S: Store> Reach<S> {
     /// Watches until `stop`. What was told before a restart is told to be over after it.
     pub async fn run(self, stop: CancellationToken) {
         let Some(client) = self.pipeline.registries.get(&self.host).cloned() else { return };
-        let told = self.pipeline.store.get(&self.name()).await.ok().flatten();
-        let mut since: Option<Timestamp> = told.and_then(|text| text.parse().ok());
+        let mut told = alert::since(&*self.pipeline.store, TOPIC, self.host.as_str()).await.is_some();
         let every = LOOK_EVERY.min(self.after / 4).max(Duration::from_millis(10));
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(every) => since = self.look(&client, since).await,
+                () = tokio::time::sleep(every) => told = self.look(&client, told).await,
             }
         }
     }
 
-    fn name(&self) -> String {
-        format!("away {}", self.host)
-    }
-
-    /// Since when people know that it is away, after a look.
-    async fn look(&self, client: &Client, since: Option<Timestamp>) -> Option<Timestamp> {
-        let now = self.pipeline.clock.now();
-        match (since, client.unanswered()) {
-            (None, Some(time)) if time >= self.after => {
+    /// Whether people know that it is away, after a look.
+    async fn look(&self, client: &Client, told: bool) -> bool {
+        let Pipeline { store, sinks, clock, .. } = &self.pipeline;
+        let (now, host) = (clock.now(), self.host.as_str());
+        match (told, client.unanswered()) {
+            (false, Some(time)) if time >= self.after => {
+                let seconds = time.as_secs();
                 let message = format!(
-                    "the registry {} has answered nothing for {} s; events wait and nothing of it is judged",
-                    self.host,
-                    time.as_secs()
+                    "the registry {host} has answered nothing for {seconds} s; events wait and nothing of it is judged"
                 );
-                tracing::warn!(registry = %self.host, seconds = time.as_secs(), "the registry has answered nothing for long");
-                let alert = Alert::about_self(Topic::RegistryUnreachable, self.host.as_str(), &message, now);
-                self.tell(&alert, &now.to_string()).await.then_some(now)
+                tracing::warn!(registry = host, seconds, "the registry has answered nothing for long");
+                alert::begins(&**store, sinks, Alert::about_self(TOPIC, host, &message, now).into()).await
             }
-            (Some(began), None) if client.answers() => {
-                let message = format!("the registry {} answers again", self.host);
-                tracing::info!(registry = %self.host, "the registry answers again");
-                let alert = Alert::about_self(Topic::RegistryUnreachable, self.host.as_str(), &message, began);
-                (!self.tell(&alert.resolved(now), "").await).then_some(began)
+            (true, None) if client.answers() => {
+                tracing::info!(registry = host, "the registry answers again");
+                !alert::ends(&**store, sinks, (TOPIC, host), &format!("the registry {host} answers again"), now).await
             }
-            _ => since,
+            _ => told,
         }
-    }
-
-    /// The alert goes out first: told twice is better than never, and its id is the same.
-    async fn tell(&self, alert: &Alert, value: &str) -> bool {
-        let store = &self.pipeline.store;
-        let told: Result<(), StoreError> = async {
-            store.outbox_add(alerts_about_self(alert, &self.pipeline.sinks, None)).await?;
-            store.set(&self.name(), value).await
-        }
-        .await;
-        if let Err(error) = &told {
-            tracing::error!(%error, "the alert about the registry could not be recorded");
-        }
-        told.is_ok()
     }
 }

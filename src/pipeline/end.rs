@@ -10,13 +10,15 @@ use futures_util::FutureExt;
 use super::portion::resolutions;
 use super::work::{AGAIN, WorkError, after, fraction};
 use super::{LEASE, Pipeline, STORE_PAUSE};
-use crate::alert::{Alert, Topic, alerts_about_self};
+use crate::alert::{self, Alert, Topic, Trouble};
 use crate::registry::Health;
 use crate::store::{Claim, EventEnd, Recheck, Step, Store, StoreError};
 
 /// Attempts after which an event is given up that makes the program itself fail: with the pauses of `AGAIN`, over an
 /// hour. What the registry does not answer is never given up.
 const ATTEMPTS_MAX: u32 = 16;
+/// How long people are told of an event that was given up: nothing mends it, and the next sweep finds what it told.
+const GIVEN_UP_STAYS: Duration = Duration::from_secs(24 * 60 * 60);
 /// When a step is tried again while another one finds out whether its registry is back.
 const UNPROVEN_PAUSE: Duration = Duration::from_millis(500);
 
@@ -83,6 +85,17 @@ impl<S: Store> Pipeline<S> {
     async fn spoiled(&self, part: &Claim, fault: &str) {
         let repository = &part.repository;
         tracing::error!(image.repository = %repository, fault, subjects = resolutions(part), "the step failed; what is in it is tried again one by one");
+        let now = self.clock.now();
+        let mut given_up = None;
+        for queued in part.events.iter().filter(|queued| queued.attempts + 1 >= ATTEMPTS_MAX) {
+            let message = format!("the event {} of {repository} is given up: {fault}", queued.id);
+            // Beside what cannot be determined of the repository itself, which is over by being determined.
+            let alert = Alert::about_self(Topic::UndeterminedForLong, &format!("{repository} (event)"), &message, now);
+            given_up = Some(Trouble { until: Some(after(now, GIVEN_UP_STAYS)), ..alert.into() });
+        }
+        if let Some(trouble) = given_up {
+            alert::begins(&*self.store, &self.sinks, trouble).await;
+        }
         self.insist(|| async {
             let now = self.clock.now();
             let mut step = Step::default();
@@ -91,9 +104,6 @@ impl<S: Store> Pipeline<S> {
                 let end = if failures < ATTEMPTS_MAX {
                     EventEnd::Retry { at: after(now, AGAIN.delay(failures, fraction())), fault: fault.to_owned() }
                 } else {
-                    let message = format!("the event {} of {repository} is given up: {fault}", queued.id);
-                    let alert = Alert::about_self(Topic::UndeterminedForLong, &repository.to_string(), &message, now);
-                    step.alerts.extend(alerts_about_self(&alert, &self.sinks, None));
                     EventEnd::Dead { fault: fault.to_owned() }
                 };
                 step.events.push((queued.id, end));

@@ -15,6 +15,7 @@ mod portion;
 mod reconcile;
 mod refresh;
 mod rejudged;
+mod unknown;
 mod work;
 
 use std::collections::{HashMap, HashSet};

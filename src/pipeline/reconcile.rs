@@ -11,10 +11,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Pipeline;
-use super::facts::{lock_fact, locks};
+use super::facts::{is_away, lock_fact, locks};
 use super::live::list;
 use super::refresh::INLINE_MAX;
-use crate::alert::{Alert, Topic, alerts_about_self};
+use crate::alert::{self, Alert, Topic};
 use crate::history::Origin;
 use crate::image::{Digest, Host, Repository, Tag};
 use crate::policy::{Answer, Fact, Glob, GlobError, Question, Scope};
@@ -157,10 +157,18 @@ impl<S: Store> Reconcile<S> {
                 if sweep.failed == 0 {
                     self.pipeline.metrics.reconciled(self.host.as_str(), self.pipeline.clock.now(), sweep.drift);
                 }
-                tracing::info!(
-                    registry = %self.host, repositories = sweep.repositories, tags = sweep.tags, first = sweep.first,
-                    drift = sweep.drift, failed = sweep.failed, "swept the registry"
-                );
+                macro_rules! tell {
+                    ($level:ident, $($hint:tt)*) => {
+                        tracing::$level!(
+                            registry = %self.host, repositories = sweep.repositories, tags = sweep.tags, first = sweep.first,
+                            drift = sweep.drift, failed = sweep.failed, $($hint)*
+                        )
+                    };
+                }
+                match sweep.failed {
+                    0 => tell!(info, "swept the registry"),
+                    _ => tell!(warn, "swept the registry, and not all of it could be read; it is swept again soon"),
+                }
             }
             Err(error) => {
                 tracing::error!(registry = %self.host, %error, "the sweep ended at the store; the next one goes on there")
@@ -216,8 +224,15 @@ impl<S: Store> Reconcile<S> {
             }
         }
         if let Err(error) = self.catalog(&mut all).await {
-            // Many registries refuse their catalog; then what is on record is what there is to compare.
-            tracing::info!(registry = %self.host, %error, "the registry does not list its repositories; those on record are swept");
+            match is_away(&error) {
+                true => {
+                    tracing::warn!(registry = %self.host, %error, "the registry does not answer; it is asked again soon")
+                }
+                // Many registries refuse their catalog; then what is on record is what there is to compare.
+                false => {
+                    tracing::info!(registry = %self.host, %error, "the registry does not list its repositories; those on record are swept")
+                }
+            }
             sweep.failed += u64::from(error.is_transient());
         }
         all.sort();
@@ -446,12 +461,8 @@ struct Silence {
 
 impl Silence {
     async fn read<S: Store>(of: &Reconcile<S>) -> Silence {
-        let since = of.pipeline.store.get(&Silence::name(of)).await.ok().flatten();
-        Silence { since: since.and_then(|text| text.parse().ok()), listening: of.pipeline.clock.now() }
-    }
-
-    fn name<S>(of: &Reconcile<S>) -> String {
-        format!("silent {}", of.host)
+        let since = alert::since(&*of.pipeline.store, Topic::HookSilent, of.host.as_str()).await;
+        Silence { since, listening: of.pipeline.clock.now() }
     }
 
     fn is_told(&self) -> bool {
@@ -474,8 +485,8 @@ impl Silence {
             of.host, sweep.drift
         );
         tracing::warn!(registry = %of.host, changes = sweep.drift, "the registry's hook is silent");
-        if self.tell(of, &Alert::about_self(Topic::HookSilent, of.host.as_str(), &message, now), &now.to_string()).await
-        {
+        let alert = Alert::about_self(Topic::HookSilent, of.host.as_str(), &message, now);
+        if alert::begins(&*of.pipeline.store, &of.pipeline.sinks, alert.into()).await {
             self.since = Some(now);
         }
     }
@@ -488,24 +499,10 @@ impl Silence {
         }
         let message = format!("events come from {} again", of.host);
         tracing::info!(registry = %of.host, "the registry's hook is heard again");
-        let alert = Alert::about_self(Topic::HookSilent, of.host.as_str(), &message, since);
-        if self.tell(of, &alert.resolved(of.pipeline.clock.now()), "").await {
+        let Pipeline { store, sinks, clock, .. } = &of.pipeline;
+        if alert::ends(&**store, sinks, (Topic::HookSilent, of.host.as_str()), &message, clock.now()).await {
             self.since = None;
         }
-    }
-
-    /// The alert goes out first: told twice is better than never, and its id is the same.
-    async fn tell<S: Store>(&self, of: &Reconcile<S>, alert: &Alert, value: &str) -> bool {
-        let store = &of.pipeline.store;
-        let alerts = alerts_about_self(alert, &of.pipeline.sinks, None);
-        let told = match store.outbox_add(alerts).await {
-            Ok(()) => store.set(&Silence::name(of), value).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = &told {
-            tracing::error!(%error, "the alert about the hook could not be recorded");
-        }
-        told.is_ok()
     }
 }
 

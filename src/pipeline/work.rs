@@ -11,7 +11,7 @@ use super::look::{Told, cause, look};
 use super::portion::{deleted, resolutions};
 use super::refresh::Baseline;
 use super::{Pipeline, STEP_TIME};
-use crate::alert::{Alert, Topic, alerts_about_self, alerts_for};
+use crate::alert::alerts_for;
 use crate::backoff::Backoff;
 use crate::event::{Action, Stage};
 use crate::history::{Origin, TagHistory};
@@ -30,8 +30,6 @@ use crate::store::{Claim, EventEnd, Judged, Paging, Queued, Recheck, Step, Store
 const AWAY_MOST: Duration = Duration::from_secs(10);
 /// What is tried again after something could not be determined.
 pub(super) const AGAIN: Backoff = Backoff { first: Duration::from_secs(1), most: Duration::from_secs(600) };
-/// Attempts after which people are told: with the pauses of `AGAIN`, some fifteen minutes.
-const ATTEMPTS_TOLD: u32 = 10;
 /// Most verdicts of one tag: one for each policy that governs it.
 const PAGE_MAX: usize = 1_000;
 /// When to look again at what a sender only announces: it acts at once or not at all.
@@ -184,7 +182,8 @@ impl<S: Store> Pipeline<S> {
                 judged_moves: sight.history.moves(),
             });
         }
-        self.settle(&mut step, claim, verdicts, now, again, attempts.unwrap_or(0)).await?;
+        let attempts = attempts.unwrap_or(0);
+        let unknown = self.settle(&mut step, claim, verdicts, now, again, attempts).await?;
         // Judged from the record it would be found where it no longer is.
         let moved = |r: &&mut Recheck| r.tag.as_ref().is_some_and(|tag| facts.moved.contains(tag));
         step.rechecks.iter_mut().filter(moved).for_each(|recheck| recheck.origin = Origin::Audit);
@@ -206,6 +205,7 @@ impl<S: Store> Pipeline<S> {
             _ => None,
         }));
         step.contents.extend(facts.contents.into_values());
+        self.tell_undetermined(claim, attempts, &unknown, now, again).await?;
         let announced: Vec<_> = step.changes.clone();
         let verdicts: Vec<(Arc<str>, Outcome)> =
             step.verdicts.iter().map(|j| (j.verdict.policy.clone(), j.verdict.outcome)).collect();
@@ -594,7 +594,8 @@ impl<S: Store> Pipeline<S> {
         Err(WorkError::Endless(repository.clone()))
     }
 
-    /// Brings violations up to date with the verdicts, and plans what must be looked at again.
+    /// Brings violations up to date with the verdicts, and plans what must be looked at again: what could not be
+    /// determined, each with why.
     async fn settle(
         &self,
         step: &mut Step,
@@ -603,7 +604,8 @@ impl<S: Store> Pipeline<S> {
         now: Timestamp,
         again: Timestamp,
         attempts: u32,
-    ) -> Result<(), StoreError> {
+    ) -> Result<BTreeMap<Option<Tag>, String>, StoreError> {
+        let mut unknown = BTreeMap::new();
         let mut tags: Vec<Option<Tag>> = verdicts.iter().map(|v| v.subject.tag.clone()).collect();
         tags.sort();
         tags.dedup();
@@ -623,21 +625,15 @@ impl<S: Store> Pipeline<S> {
                     origin: verdict.origin,
                     attempts: attempts + 1,
                 });
-                if attempts + 1 == ATTEMPTS_TOLD {
-                    let name =
-                        tag.map_or_else(|| claim.repository.to_string(), |t| format!("{}:{t}", claim.repository));
-                    let fault =
-                        verdict.findings.iter().find(|f| f.is_error()).map(|f| f.message.as_str()).unwrap_or_default();
-                    let alert = Alert::about_self(Topic::UndeterminedForLong, &name, fault, now);
-                    step.alerts.extend(alerts_about_self(&alert, &self.sinks, None));
-                }
+                let fault = verdict.findings.iter().find(|f| f.is_error()).map(|f| f.message.clone());
+                unknown.insert(tag, fault.unwrap_or_default());
             }
             step.alerts.extend(alerts_for(&changes, &claim.repository, &self.sinks));
             step.changes.extend(changes);
             let report = report::verdict_line(&verdict);
             step.verdicts.push(Judged { verdict, report });
         }
-        Ok(())
+        Ok(unknown)
     }
 }
 

@@ -201,7 +201,7 @@ reasons! {
         "Push it.";
     RegistryError = "registry-error", Intact, "The registry did not answer, or answered with an error.",
         "Nothing can be said of the image; it is not taken as a pass.",
-        "Check the registry and the credential, which `tidewaiter doctor` does; the daemon asks again by itself.";
+        "Check the registry and the credential, which `tidewaiter doctor` does; a running daemon asks again by itself.";
     DigestMismatch = "digest-mismatch", Intact, "The registry served bytes that are not what their digest says.",
         "Either the storage is damaged or somebody interferes.",
         "Look into the registry's storage and the path to it. Nothing is judged from such bytes.";

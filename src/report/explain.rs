@@ -2,7 +2,7 @@
 //! documentation.
 
 use super::text::style::{Glyph, Style, Tone};
-use super::{Options, Standing, docs_url};
+use super::{Options, REASONS_URL, Standing};
 use crate::policy::{Reason, Rule, Verdict};
 
 /// How far what is said of a requirement stands below it.
@@ -10,14 +10,20 @@ const INDENT: usize = 6;
 
 /// What a reason code means, as text.
 pub fn explain_text(reason: Reason, options: &Options) -> String {
-    let style = Style::new(options);
     let page = reason.page();
     let kind = if reason.is_undetermined() { "could not be determined" } else { "requirement not met" };
-    let mut text = format!("{reason}   ({}: {kind})\n", page.rule);
-    for (title, body) in [("What is wrong", page.wrong), ("Why it matters", page.why), ("What to do", page.fix)] {
+    let parts = [("What is wrong", page.wrong), ("Why it matters", page.why), ("What to do", page.fix)];
+    page_text(reason.as_str(), &format!("{}: {kind}", page.rule), &parts, options)
+}
+
+/// A page on a stable code: its title, what kind of thing it is, and its parts.
+pub fn page_text(code: &str, kind: &str, parts: &[(&str, &str)], options: &Options) -> String {
+    let style = Style::new(options);
+    let mut text = format!("{code}   ({kind})\n");
+    for (title, body) in parts {
         text += &format!("\n{title}\n{}", style.paragraph(&style.text(body), 2));
     }
-    text + &format!("\n{}\n", docs_url(reason))
+    text + &format!("\n{REASONS_URL}{code}\n")
 }
 
 /// What one requirement came to: its sign, and what there is to say of it, to be set below it. `None` where the verdict

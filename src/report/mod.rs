@@ -33,7 +33,7 @@ use crate::policy::{Finding, Outcome, Reason, Severity, State, Verdict};
 
 pub use events::{dead_letter_json, dead_letters_text, event_json, event_line, events_text};
 pub use exit::ExitRules;
-pub use explain::{explain_text, reason_markdown, reasons_markdown, requirement_text};
+pub use explain::{explain_text, page_text, reason_markdown, reasons_markdown, requirement_text};
 pub use format::{Format, FormatError, Output};
 pub use history::{history_json, history_text};
 pub use json::{finding_json, passed_by, report_json, verdict_json, verdict_line};

@@ -200,6 +200,41 @@ async fn t58_what_is_refused_is_parked_and_told_to_another_sink() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_sink_that_takes_alerts_again_is_soon_told_to_be_well() {
+    let gone = Arc::new(AtomicBool::new(true));
+    let way = Way::new({
+        let gone = gone.clone();
+        move |_| if gone.load(SeqCst) { answer(410, "gone") } else { answer(200, "") }
+    });
+    let well = Way::open();
+    let house = House::with(&[("webhook-gone", &way), ("webhook-well", &well)]);
+    let open = || async { super::super::trouble::open(&*house.outbox).await.unwrap() };
+    house.tell(numbers(1), &[Edge::Fired]);
+    house.until(MINUTE, |h| h.outbox.left("webhook-gone") == 0).await;
+    let until = |open: Vec<super::super::Trouble>| open.into_iter().map(|t| t.until).collect::<Vec<_>>();
+    house.until(MINUTE, |h| !h.outbox.values.lock().unwrap().is_empty()).await;
+    assert_eq!(until(open().await), [None], "nothing says that it is over");
+    gone.store(false, SeqCst);
+    house.tell(numbers(1), &[Edge::Resolved]);
+    house.until(MINUTE, |h| h.outbox.left("webhook-gone") == 0).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(matches!(until(open().await)[..], [Some(_)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_alertmanager_is_told_again_of_open_troubles() {
+    let way = Way::open();
+    let house = House::with(&[("alertmanager", &way)]);
+    let alert =
+        Alert::about_self(super::super::Topic::RegistryUnreachable, "r.example", "away", at("2026-11-22T12:00:00Z"));
+    super::super::begins(&*house.outbox, &house.sinks, alert.into()).await;
+    let count = || {
+        way.sent.lock().unwrap().iter().filter(|(_, o)| String::from_utf8_lossy(&o.body).contains("r.example")).count()
+    };
+    house.until(30 * MINUTE, |_| count() > 20).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn retry_after_is_obeyed_and_the_id_stays() {
     let full = Arc::new(AtomicBool::new(true));
     let way = Way::new({

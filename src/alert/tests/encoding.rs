@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::super::message::{Alert, Topic};
+use super::super::message::Alert;
 use super::super::summary::Summary;
+use super::super::topic::Topic;
 use super::super::{alertmanager, pagerduty, slack, teams, webhook};
 use super::*;
 

@@ -146,6 +146,11 @@ async fn answers_mean_what_they_should() {
             "pagerduty",
             Sent::Refused { why: "it answered 400: \\u{1b}[31mx".into() },
         ),
+        (
+            "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+            "slack",
+            Sent::Retry { why: "it answered 200, and not with the `ok` that Slack answers".into(), after: None },
+        ),
         ("HTTP/1.1 202 Yes\r\ncontent-length: 100\r\n\r\ncut off", "teams", Sent::Delivered),
     ] {
         let (address, _) = saying(answer).await;

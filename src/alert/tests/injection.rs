@@ -3,8 +3,9 @@
 use regex::Regex;
 use serde_json::Value;
 
-use super::super::message::{Alert, Topic};
+use super::super::message::Alert;
 use super::super::summary::Summary;
+use super::super::topic::Topic;
 use super::super::{slack, teams, text};
 use super::encoding::bodies;
 use super::*;

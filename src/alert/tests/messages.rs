@@ -1,6 +1,7 @@
 //! What an alert is, and whom it goes to.
 
-use super::super::message::{Alert, SinkInfo, Topic, alerts_about_self, alerts_for, fingerprint};
+use super::super::message::{Alert, SinkInfo, alerts_about_self, alerts_for, fingerprint};
+use super::super::topic::Topic;
 use super::*;
 
 fn sinks() -> Vec<SinkInfo> {

@@ -7,6 +7,7 @@ mod faults;
 mod injection;
 mod messages;
 mod signing;
+mod troubles;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -102,6 +103,7 @@ pub struct Memory {
     pub items: Mutex<Vec<(OutboxItem, Timestamp)>>,
     pub firing: Mutex<Vec<ViolationRow>>,
     pub next: Mutex<i64>,
+    pub values: Mutex<std::collections::HashMap<String, String>>,
     pub woken: Notify,
 }
 
@@ -155,6 +157,15 @@ impl Outbox for Memory {
         let from: usize = paging.cursor.map_or(0, |c| c.parse().unwrap());
         let to = rows.len().min(from + paging.limit);
         Ok(Page { items: rows[from..to].to_vec(), next: (to < rows.len()).then(|| to.to_string()) })
+    }
+
+    async fn value(&self, name: &str) -> Result<Option<String>, StoreError> {
+        Ok(self.values.lock().unwrap().get(name).cloned())
+    }
+
+    async fn set_value(&self, name: &str, value: &str) -> Result<(), StoreError> {
+        self.values.lock().unwrap().insert(name.to_owned(), value.to_owned());
+        Ok(())
     }
 }
 

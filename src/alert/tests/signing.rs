@@ -90,7 +90,7 @@ fn links_begin_with_a_plain_base() {
         assert!(matches!(Links::new(Some(bad), None), Err(SettingsError::Link(_))), "{bad}");
     }
     assert_eq!(links().list().unwrap(), "https://tidewaiter.example.com/");
-    assert_eq!(links().reason(Reason::TagMoved).unwrap(), "https://docs.example.com/reasons/tag-moved");
+    assert_eq!(links().reason("tag-moved").unwrap(), "https://docs.example.com/reasons/tag-moved");
 }
 
 #[test]

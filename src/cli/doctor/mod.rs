@@ -3,7 +3,9 @@
 //! Changes nothing: no store is made, no certificate, and no message is sent unless `--send-test` asks for one.
 
 mod certificates;
+mod listeners;
 mod registries;
+mod secrets;
 mod sinks;
 mod store;
 
@@ -13,11 +15,12 @@ use clap::{ValueEnum, ValueHint};
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::fail::{Failure, configuration};
-use super::policies;
+use super::fail::Failure;
 use super::terminal::Terminal;
+use crate::app::load_policies;
 use crate::clock::{Clock, SystemClock};
-use crate::config::Config;
+use crate::config::{Config, Policies};
+use crate::document::Fault;
 use crate::image::Repository;
 use crate::policy::PolicySet;
 use crate::report::visible;
@@ -87,40 +90,46 @@ impl Findings {
 
 pub(super) async fn run(args: Args, terminal: &Terminal) -> Result<u8, Failure> {
     let mut found = Findings::default();
-    let given = match configuration(args.config.as_deref()) {
-        Ok(given) => given,
-        Err(failure) if args.output == Form::Text => return Err(failure),
-        Err(failure) => {
-            found.invalid = true;
-            if let Failure::Faults(faults) = &failure {
-                for fault in faults {
-                    let advice = fault.help.clone().unwrap_or_else(|| "mend the file at this place".to_owned());
-                    found.add("configuration", State::Fault, fault.to_string(), advice);
-                }
-            }
+    let examined = args.config.as_deref().map(Config::examine).transpose();
+    let told = |faults: &[Fault], found: &mut Findings| {
+        found.invalid = !faults.is_empty();
+        for fault in faults {
+            let advice = fault.help.clone().unwrap_or_else(|| "mend the file at this place".to_owned());
+            found.add("configuration", State::Fault, fault.to_string(), advice);
+        }
+    };
+    let (config, faults) = match examined {
+        Ok(examined) => examined.unwrap_or_else(|| (Config::default_for_no_file(), Vec::new())),
+        Err(faults) if args.output == Form::Text => return Err(Failure::Faults(faults)),
+        Err(faults) => {
+            told(&faults, &mut found);
             return show(&found, args.output, terminal);
         }
     };
     let name = args.config.as_ref().map_or("none, the defaults hold".to_owned(), |path| path.display().to_string());
-    let config = given.unwrap_or_else(Config::default_for_no_file);
     found.ok(
         "configuration",
         format!(
-            "{name}: {}, {}, {}; all secrets can be read",
+            "{name}: {}, {}, {}{}",
             count(config.registries.len() as u64, "registry", "registries"),
             count(config.sources.len() as u64, "source", "sources"),
-            count(config.sinks.len() as u64, "sink", "sinks")
+            count(config.sinks.len() as u64, "sink", "sinks"),
+            if faults.is_empty() { "; all secrets can be read" } else { "" }
         ),
     );
+    told(&faults, &mut found);
+    secrets::look(&config, &mut found);
     for warning in &config.warnings {
         let advice = warning.help.clone().unwrap_or_else(|| "it works; look whether it is meant".to_owned());
         found.add("configuration", State::Warning, warning.to_string(), advice);
     }
     clock(args.config.as_deref(), &mut found);
     let set = policies(&config, &mut found);
-    listeners(&config, &mut found);
+    senders(&config, &mut found);
     certificates::look(&config, &mut found);
-    let mut known = store::look(&config, &mut found);
+    let store = store::look(&config, &mut found);
+    listeners::look(&config, store.in_use, &mut found);
+    let mut known = store.repositories;
     for registry in &config.registries {
         let listed = registries::look(registry, set.as_ref(), &known, &mut found).await;
         known.extend(listed);
@@ -128,7 +137,7 @@ pub(super) async fn run(args: Args, terminal: &Terminal) -> Result<u8, Failure> 
     known.sort();
     known.dedup();
     if let Some(set) = &set {
-        governing(set, &known, &mut found);
+        governing(set, config.policies == Policies::Shipped, &known, &mut found);
     }
     for sink in &config.sinks {
         sinks::look(sink, args.send_test, &mut found).await;
@@ -161,50 +170,34 @@ fn clock(config: Option<&Path>, found: &mut Findings) {
 }
 
 fn policies(config: &Config, found: &mut Findings) -> Option<PolicySet> {
-    match policies::chosen(&[], Some(config)) {
-        Ok(loaded) => {
-            let names: Vec<String> = loaded.set.policies().iter().map(|p| visible(&p.name)).collect();
+    match load_policies(&config.policies) {
+        Ok(set) => {
+            let names: Vec<String> = set.policies().iter().map(|p| visible(&p.name)).collect();
             if names.is_empty() {
                 found.add(
                     "policies",
                     State::Warning,
                     "there is none: nothing is judged",
-                    "add a document of `kind: TagPolicy`",
+                    "name files or folders of them in `policies`; a policy is a document of `kind: TagPolicy` in a file that ends in .yaml, .yml or .json",
                 );
             } else {
                 found.ok("policies", names.join(", "));
             }
-            Some(loaded.set)
+            Some(set)
         }
-        Err(failure) => {
+        Err(faults) => {
             found.invalid = true;
-            match failure {
-                Failure::Faults(faults) => {
-                    for fault in faults {
-                        let advice =
-                            fault.help.clone().unwrap_or_else(|| "`tidewaiter policy lint` shows the place".to_owned());
-                        found.add("policies", State::Fault, fault.to_string(), advice);
-                    }
-                }
-                Failure::Say { text, help, .. } => found.add("policies", State::Fault, text, help.unwrap_or_default()),
+            for fault in faults.0 {
+                let advice =
+                    fault.help.clone().unwrap_or_else(|| "`tidewaiter policy lint` shows the place".to_owned());
+                found.add("policies", State::Fault, fault.to_string(), advice);
             }
             None
         }
     }
 }
 
-fn listeners(config: &Config, found: &mut Findings) {
-    let events = config.listen.events;
-    let elsewhere = config.registries.iter().find(|r| !r.host.is_loopback());
-    match elsewhere {
-        Some(registry) if events.ip().is_loopback() && !config.sources.is_empty() => found.add(
-            "listener",
-            State::Warning,
-            format!("events are taken at {events} only, where {} cannot reach it", registry.host),
-            "set `listen.events` to an address that senders reach, or put a proxy before it",
-        ),
-        _ => found.ok("listener", format!("events at {events}, admin at {}", config.listen.admin)),
-    }
+fn senders(config: &Config, found: &mut Findings) {
     if config.sources.is_empty() {
         found.add(
             "sources",
@@ -223,9 +216,10 @@ fn listeners(config: &Config, found: &mut Findings) {
     }
 }
 
-/// Policies that govern nothing known are probably misspelt.
-fn governing(set: &PolicySet, known: &[Repository], found: &mut Findings) {
-    if known.is_empty() {
+/// Policies that govern nothing known are probably misspelt. Nobody misspelt those that the program brings: they are
+/// for many kinds of repositories, and somebody has only some.
+fn governing(set: &PolicySet, shipped: bool, known: &[Repository], found: &mut Findings) {
+    if known.is_empty() || shipped {
         return;
     }
     for policy in set.policies().iter().filter(|p| !known.iter().any(|r| p.scope.governs(r))) {

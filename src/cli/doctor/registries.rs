@@ -30,6 +30,18 @@ pub(super) async fn look(
     found: &mut Findings,
 ) -> Vec<Repository> {
     let host = &registry.host;
+    let mut registry = registry.clone();
+    // Without its secret the registry can be reached all the same, and no more.
+    let unread = match &registry.auth {
+        RegistryAuth::Basic { password: secret, .. }
+        | RegistryAuth::Token(secret)
+        | RegistryAuth::Azure { client_secret: Some(secret), .. } => secret.expose().is_empty(),
+        RegistryAuth::Anonymous | RegistryAuth::Azure { client_secret: None, .. } => false,
+    };
+    if unread {
+        registry.auth = RegistryAuth::Anonymous;
+    }
+    let registry = &registry;
     let client = registry_settings(registry)
         .map_err(|error| format!("{error:#}"))
         .and_then(|settings| Client::new(settings, Arc::new(())).map_err(|error| error.to_string()));
@@ -46,26 +58,70 @@ pub(super) async fn look(
             if let Some(time) = greeting.time {
                 clock(host, time, found);
             }
+            if unread {
+                found.add(
+                    "registry",
+                    State::Warning,
+                    format!(
+                        "{host} answers; what the credential may do was not tried, since its secret cannot be read"
+                    ),
+                    "mend the secret, and ask the doctor again",
+                );
+                return Vec::new();
+            }
             if let Access::Refused(error) = greeting.access {
                 found.add(
                     "registry",
                     State::Fault,
-                    format!("{host} answers, and refuses the credential: {error}"),
+                    format!("{host} answers, and refuses the credential{}", said(&error)),
                     "check `auth` of this registry: the name, and whether the password or token has expired or was replaced",
                 );
                 return Vec::new();
             }
         }
         Err(error) => {
-            found.add("registry", State::Fault, format!("{host}: {error}"), unreachable(&error));
+            let at = match registry.endpoint.port_or_known_default() {
+                Some(port) if matches!(error, RegistryError::Connect(_) | RegistryError::Timeout(_)) => {
+                    format!(" (port {port})")
+                }
+                _ => String::new(),
+            };
+            found.add("registry", State::Fault, format!("{host}: {}{at}", plain(&error)), unreachable(&error));
             return Vec::new();
         }
     }
     rights(registry, &session, set, recorded, found).await
 }
 
+/// What is wrong, without what to do about it, which is told beside it.
+fn plain(error: &RegistryError) -> String {
+    match error {
+        RegistryError::Tls(why) if speaks_http(why) => "the server answers plain HTTP, not TLS".to_owned(),
+        RegistryError::Tls(why) => format!("the registry's TLS is refused: {why}"),
+        RegistryError::PrivateAddress { host } => format!("`{host}` leads to a private or reserved address"),
+        other => other.to_string(),
+    }
+}
+
+/// The registry's own words, where it said any.
+fn said(error: &RegistryError) -> String {
+    match error {
+        RegistryError::Unauthorized { said } | RegistryError::Forbidden { said } if said.is_empty() => String::new(),
+        RegistryError::Unauthorized { said } | RegistryError::Forbidden { said } => format!(": it says {said}"),
+        other => format!(": {}", plain(other)),
+    }
+}
+
+/// Whether TLS failed since what came was none: rustls takes the first byte of an HTTP answer for a type of message.
+pub(super) fn speaks_http(why: &str) -> bool {
+    why.contains("InvalidContentType")
+}
+
 fn unreachable(error: &RegistryError) -> &'static str {
     match error {
+        RegistryError::Tls(why) if speaks_http(why) => {
+            "set the port where it speaks TLS; or `insecure: true` of this registry for plain http, which goes without credentials"
+        }
         RegistryError::Tls(_) => "set `ca` of this registry to its authority's certificate",
         RegistryError::PrivateAddress { .. } => "set `allowPrivate: true` of this registry",
         RegistryError::Unexpected { .. } => {
@@ -109,7 +165,7 @@ async fn rights(
             | RegistryError::Unexpected { .. }),
         ) => (Vec::new(), Some(error)),
         Err(error) => {
-            found.add("registry", State::Fault, format!("{host}: {error}"), unreachable(&error));
+            found.add("registry", State::Fault, format!("{host}: {}", plain(&error)), unreachable(&error));
             return Vec::new();
         }
     };

@@ -7,11 +7,12 @@ use std::time::Duration;
 use tower_service::Service as _;
 use url::Url;
 
+use super::registries::speaks_http;
 use super::{Findings, State};
 use crate::alert::{Links, send_test};
 use crate::app::sink_settings;
 use crate::clock::{Clock, SystemClock};
-use crate::config::Sink;
+use crate::config::{Sink, SinkAuth, SinkKind};
 use crate::registry::{AddressRule, Resolver, Scheme, connector};
 use crate::report::visible;
 
@@ -19,6 +20,25 @@ use crate::report::visible;
 const CONNECT: Duration = Duration::from_secs(5);
 
 pub(super) async fn look(sink: &Sink, test: bool, found: &mut Findings) {
+    let auth = match &sink.auth {
+        SinkAuth::Bearer(secret) | SinkAuth::Basic { password: secret, .. } => Some(secret),
+        SinkAuth::None => None,
+    };
+    let keys = match &sink.kind {
+        SinkKind::PagerDuty(key) => std::slice::from_ref(key),
+        SinkKind::Webhook(keys) => keys,
+        SinkKind::Alertmanager | SinkKind::Slack | SinkKind::Teams => &[],
+    };
+    // What cannot be read has been told; where the address can, the way there is tried all the same.
+    if sink.urls.iter().any(|url| url.expose().is_empty()) {
+        let message = format!("`{}` was not tried, since its address cannot be read", sink.name);
+        found.add("sink", State::Warning, message, "mend the secret, and ask the doctor again");
+        return;
+    }
+    let unread = auth.into_iter().chain(keys).any(|secret| secret.expose().is_empty());
+    if unread {
+        return reached(sink, found).await;
+    }
     let settings = match sink_settings(sink) {
         Ok(settings) => settings,
         Err(error) => {
@@ -39,6 +59,11 @@ pub(super) async fn look(sink: &Sink, test: bool, found: &mut Findings) {
         }
         return;
     }
+    reached(sink, found).await;
+}
+
+/// Whether the sink accepts connections.
+async fn reached(sink: &Sink, found: &mut Findings) {
     let ca = match sink.ca.as_deref().map(std::fs::read).transpose() {
         Ok(ca) => ca,
         Err(error) => {
@@ -77,7 +102,14 @@ async fn reach(url: &str, ca: Option<&[u8]>) -> Result<(), Unreached> {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => {
             let (why, tls) = deepest(&*error);
-            let advice = if tls {
+            let why = match url.port_or_known_default() {
+                Some(port) if !tls => format!("{why} (port {port})"),
+                _ if speaks_http(&why) => "it answers plain HTTP, not TLS".to_owned(),
+                _ => why,
+            };
+            let advice = if why.contains("plain HTTP") {
+                "set the port where it speaks TLS, or write http, which is for addresses without a secret"
+            } else if tls {
                 "set `ca` of this sink to its authority's certificate, or renew the sink's certificate"
             } else {
                 "check its address and the network"

@@ -22,13 +22,14 @@ use crate::document::{Fault, Node, Source, Span, duration, quoted};
 /// The store's file where the configuration names none.
 pub(in crate::config) const STORE_FILE: &str = "tidewaiter.db";
 
-/// Reads a document that the schema accepts.
+/// Reads a document that the schema accepts; with faults the configuration is only good for looking at: what they are
+/// about is missing, and secrets that cannot be read are empty.
 pub(in crate::config) fn config(
     source: &Source,
     node: &Node,
     folder: &Path,
     outside: &dyn Outside,
-) -> Result<Config, Vec<Fault>> {
+) -> (Config, Vec<Fault>) {
     let readable = node.get("allowReadableSecrets").and_then(Node::as_bool).unwrap_or(false);
     let mut reader = Reader {
         source,
@@ -60,13 +61,9 @@ pub(in crate::config) fn config(
         warnings: Vec::new(),
         hash: String::new(),
     };
-    if reader.faults.is_empty() {
-        let hash = hex::encode(Sha256::digest(source.text.as_bytes()));
-        Ok(Config { warnings: reader.warnings, hash, ..config })
-    } else {
-        reader.faults.sort_by_key(|fault| fault.span);
-        Err(reader.faults)
-    }
+    let hash = hex::encode(Sha256::digest(source.text.as_bytes()));
+    reader.faults.sort_by_key(|fault| fault.span);
+    (Config { warnings: reader.warnings, hash, ..config }, reader.faults)
 }
 
 struct Reader<'a> {
@@ -210,63 +207,85 @@ impl Reader<'_> {
         secret
     }
 
+    /// The secret of a file; an empty one, with a fault, where it cannot be read.
     fn secret_file(&mut self, node: &Node) -> Option<Secret> {
         let path = self.path(node);
+        let shown = path.display().to_string();
+        let unreadable = |reader: &mut Self, error: std::io::Error| {
+            let message = format!("cannot read the secret {}: {error}", quoted(&shown));
+            let help = match error.kind() {
+                std::io::ErrorKind::NotFound => {
+                    format!("put the secret into `{shown}`, readable by the daemon's user only (`chmod 600`)")
+                }
+                _ => format!("let the daemon's user, and nobody else, read `{shown}`"),
+            };
+            reader.faults.push(Fault::error(reader.source, node.span, "unreadable-secret", message).help(help));
+        };
+        let origin = Origin::File(path.clone());
         let loose = match self.outside.mode(&path) {
             Ok(mode) => mode.is_some_and(|mode| mode & 0o077 != 0),
             Err(error) => {
-                self.fault(node.span, "unreadable-secret", format!("cannot read the secret: {error}"), "");
-                return None;
+                unreadable(self, error);
+                return Some(Secret::new("", origin));
             }
         };
         if loose && !self.readable {
-            let message = "this secret can be read by group or others";
+            let message = format!("the secret {} can be read by group or others", quoted(&shown));
             self.faults.push(
-                Fault::error(self.source, node.span, "readable-secret", message)
-                    .label("chmod 600")
-                    .help("where that is meant, as with some volumes of secrets, set `allowReadableSecrets: true`"),
+                Fault::error(self.source, node.span, "readable-secret", message).help(format!(
+                    "`chmod 600 {shown}`; where that is meant, as with some volumes of secrets, set `allowReadableSecrets: true`"
+                )),
             );
-            return None;
         }
         match self.outside.read(&path) {
-            Ok(text) => self.not_empty(node, trimmed(&text), Origin::File(path)),
+            Ok(text) => Some(self.not_empty(node, trimmed(&text), origin)),
             Err(error) => {
-                self.fault(node.span, "unreadable-secret", format!("cannot read the secret: {error}"), "");
-                None
+                unreadable(self, error);
+                Some(Secret::new("", origin))
             }
         }
     }
 
     fn secret_variable(&mut self, node: &Node) -> Option<Secret> {
         let name = node.as_str().unwrap_or_default();
+        let origin = Origin::Variable(name.to_owned());
         match self.outside.variable(name) {
-            Some(text) => self.not_empty(node, trimmed(&text), Origin::Variable(name.to_owned())),
+            Some(text) => Some(self.not_empty(node, trimmed(&text), origin)),
             None => {
                 let message = format!("the environment variable {} is not set", quoted(name));
-                self.fault(node.span, "unreadable-secret", message, "");
-                None
+                let help = format!("set {name}, or name a file that holds the secret");
+                self.faults.push(Fault::error(self.source, node.span, "unreadable-secret", message).help(help));
+                Some(Secret::new("", origin))
             }
         }
     }
 
     /// T-02: an empty secret would be matched by anybody who sends nothing.
-    fn not_empty(&mut self, node: &Node, text: &str, origin: Origin) -> Option<Secret> {
+    fn not_empty(&mut self, node: &Node, text: &str, origin: Origin) -> Secret {
         if text.trim().is_empty() {
-            self.fault(node.span, "empty-secret", "this secret is empty", "");
-            return None;
+            let (message, help) = match &origin {
+                Origin::File(path) => {
+                    let shown = path.display().to_string();
+                    (format!("the secret {} is empty", quoted(&shown)), format!("write the secret into `{shown}`"))
+                }
+                Origin::Variable(name) => {
+                    (format!("the secret in {} is empty", quoted(name)), format!("give {name} the secret"))
+                }
+                Origin::Configuration => ("this secret is empty".to_owned(), "write it".to_owned()),
+            };
+            self.faults.push(Fault::error(self.source, node.span, "empty-secret", message).help(help));
+            return Secret::new("", origin);
         }
-        Some(Secret::new(text, origin))
+        Secret::new(text, origin)
     }
 
     /// One or two secrets, which may be valid at once.
     fn some_secrets(&mut self, node: &Node, base: &str, whose: Span) -> Option<Vec<Secret>> {
         let faults = self.faults.len();
         let secrets = self.secrets(node, base);
-        if self.faults.len() > faults {
-            return None;
-        }
         match secrets.len() {
             1 | 2 => return Some(secrets),
+            0 if self.faults.len() > faults => {}
             0 => {
                 let message = format!("the secret is missing: `{base}File` or `{base}Env`");
                 self.fault(whose, "missing-secret", message, format!("add `{base}File` or `{base}Env`"));

@@ -69,7 +69,8 @@ impl Reader<'_> {
             return Some(Vec::new());
         }
         let keys = self.some_secrets(node, "signingKey", whose)?;
-        for key in &keys {
+        // What could not be read has been told.
+        for key in keys.iter().filter(|key| !key.expose().is_empty()) {
             let bytes = match key.expose().strip_prefix("whsec_") {
                 Some(encoded) => base64::engine::general_purpose::STANDARD.decode(encoded).unwrap_or_default().len(),
                 None => key.expose().len(),
@@ -128,6 +129,15 @@ impl Reader<'_> {
         }
         let faults = self.faults.len();
         urls.extend(self.secret(node, "url").map(|secret| (name, secret)));
+        // The address of these is the credential (T-62).
+        if let (SinkKind::Slack | SinkKind::Teams, Some(plain)) = (kind, node.get("url").or(node.get("urls"))) {
+            let message = "the address of a Slack or Teams webhook is a secret, and does not belong in the configuration: use `urlFile` or `urlEnv`";
+            let fault = Fault::error(self.source, plain.span, "secret-in-configuration", message).concealed();
+            self.faults.push(
+                fault.help("write it into a file that only the daemon's user can read, and name that with `urlFile`"),
+            );
+            return None;
+        }
         if urls.is_empty() && matches!(kind, SinkKind::PagerDuty(_)) {
             urls.push((name, Secret::new(PAGERDUTY_URL, Origin::Configuration)));
         }
@@ -139,7 +149,7 @@ impl Reader<'_> {
         }
         // The addresses of these are secrets, and the others carry one when they have credentials.
         let secret = credentials || !matches!(kind, SinkKind::Alertmanager | SinkKind::Webhook(_));
-        for (span, url) in &urls {
+        for (span, url) in urls.iter().filter(|(_, url)| !url.expose().is_empty()) {
             let parsed = Url::parse(url.expose()).ok().filter(Url::has_host);
             let loopback = |url: &Url| url.host_str().is_some_and(|h| h.parse::<Host>().is_ok_and(|h| h.is_loopback()));
             let problem = match &parsed {
