@@ -80,9 +80,7 @@ fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, PolicyFault> {
             let entries = std::fs::read_dir(path).map_err(|e| unreadable(path, &e))?;
             let mut inside: Vec<PathBuf> = entries
                 .filter_map(|e| e.ok().map(|e| e.path()))
-                .filter(|p| {
-                    p.extension().and_then(|e| e.to_str()).is_some_and(|e| matches!(e, "yaml" | "yml" | "json"))
-                })
+                .filter(|p| is_named_like_policies(p))
                 .filter(|p| p.is_file())
                 .collect();
             inside.sort();
@@ -92,6 +90,23 @@ fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, PolicyFault> {
         }
     }
     Ok(files)
+}
+
+fn is_named_like_policies(path: &Path) -> bool {
+    path.extension().and_then(|e| e.to_str()).is_some_and(|e| matches!(e, "yaml" | "yml" | "json"))
+}
+
+/// Whether what happened in a watched folder may have changed the policies: neither does the reading of them, nor what
+/// else is written there, as the store often is.
+fn concerns(paths: &[PathBuf], event: &notify::Event) -> bool {
+    let may_be = |changed: &PathBuf| {
+        let name = changed.file_name().unwrap_or_default();
+        // The links through which a ConfigMap is replaced begin so.
+        is_named_like_policies(changed)
+            || name.as_encoded_bytes().starts_with(b"..")
+            || paths.iter().any(|path| path.file_name() == Some(name))
+    };
+    !event.kind.is_access() && (event.need_rescan() || event.paths.iter().any(may_be))
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> PolicyFault {
@@ -160,8 +175,13 @@ pub(super) async fn watch<S: Store>(
     };
     let changed = Arc::new(Notify::new());
     let mut watcher = {
-        let changed = changed.clone();
-        notify::recommended_watcher(move |_| changed.notify_one()).ok()
+        let (changed, paths) = (changed.clone(), paths.clone());
+        notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            if !event.is_ok_and(|event| !concerns(&paths, &event)) {
+                changed.notify_one();
+            }
+        })
+        .ok()
     };
     if let Some(watcher) = &mut watcher {
         for path in paths {
@@ -239,6 +259,24 @@ pub(super) async fn watch<S: Store>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_may_have_changed_policies_has_them_read_again() {
+        use notify::event::{AccessKind, AccessMode, CreateKind, DataChange, Event, EventKind, Flag, ModifyKind};
+        let paths = [PathBuf::from("etc/policies"), PathBuf::from("etc/one.policy")];
+        let written = EventKind::Modify(ModifyKind::Data(DataChange::Any));
+        let concerned = |kind, path: &str| concerns(&paths, &Event::new(kind).add_path(path.into()));
+        for path in
+            ["etc/policies/a.yaml", "etc/policies/schema.json", "etc/policies/..data", "etc/one.policy", "etc/policies"]
+        {
+            assert!(concerned(written, path) && concerned(EventKind::Create(CreateKind::Any), path), "{path}");
+            assert!(!concerned(EventKind::Access(AccessKind::Open(AccessMode::Any)), path), "{path}");
+        }
+        for path in ["etc/tidewaiter.db", "etc/tidewaiter.db-wal", "etc/tidewaiter.db.journal-a", "etc/ca.crt"] {
+            assert!(!concerned(written, path), "{path}");
+        }
+        assert!(concerns(&paths, &Event::new(EventKind::Other).set_flag(Flag::Rescan)), "events were lost");
+    }
 
     #[test]
     fn an_emptied_folder_is_told_with_what_to_do() {

@@ -1,6 +1,7 @@
 //! Certificates: read as a set, checked as a set, swapped while connections go on (T-65); TLS 1.2 and 1.3
 //! with authenticated ciphers only, no early data, no renegotiation (T-11).
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -288,9 +289,22 @@ impl Tls {
     }
 
     fn watcher(&self, changed: Arc<Notify>) -> notify::Result<notify::RecommendedWatcher> {
+        let names: Vec<OsString> =
+            [Some(&self.files.certificate), Some(&self.files.key), self.files.client_ca.as_ref()]
+                .into_iter()
+                .flatten()
+                .filter_map(|file| file.file_name().map(OsString::from))
+                .collect();
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // Reading the files makes events too, which must not lead to reading them again.
-            if !event.is_ok_and(|event| event.kind.is_access()) {
+            // Reading the files makes events too, which must not lead to reading them again, and others write beside
+            // them. The links through which a mounted secret is replaced begin with two dots.
+            let ours = |path: &PathBuf| {
+                let name = path.file_name().unwrap_or_default();
+                name.as_encoded_bytes().starts_with(b"..") || names.iter().any(|known| known == name)
+            };
+            let other =
+                |event: &notify::Event| event.kind.is_access() || !event.need_rescan() && !event.paths.iter().any(ours);
+            if !event.is_ok_and(|event| other(&event)) {
                 changed.notify_one();
             }
         })?;
