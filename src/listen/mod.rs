@@ -226,7 +226,8 @@ impl<S: Service> Shared<S> {
     /// Answers, with a panic turned into 500.
     async fn confined(&self, request: Request<Incoming>, peer: &Peer) -> Answer {
         let began = Instant::now();
-        let mut answering = pin!(self.service.answer(request, peer));
+        // Boxed for as long as it takes: its place would else be kept for each connection that is kept.
+        let mut answering = Box::pin(self.service.answer(request, peer));
         // What a panic leaves half done is dropped with the future; shared state is behind locks that are
         // taken over when poisoned, and the store keeps its own.
         let answered = std::future::poll_fn(|context| {
