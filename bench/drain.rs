@@ -68,12 +68,16 @@ async fn drain() -> anyhow::Result<Vec<Figure>> {
         })
         .await?;
         judged += pushes.len();
+        let mut pause = Duration::from_millis(200);
         eventually("verdicts", PATIENCE, async || {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            // A scrape takes what it measures: nobody scrapes often, and only the end has to be known well.
+            tokio::time::sleep(pause).await;
             let text = daemon.metrics().await?;
             let count = "tidewaiter_event_verdict_seconds_count{origin=\"event\"} ";
             let count = text.lines().find_map(|l| l.strip_prefix(count)?.parse::<f64>().ok());
-            Ok((count.unwrap_or_default() >= judged as f64).then_some(()))
+            let left = judged as f64 - count.unwrap_or_default();
+            pause = Duration::from_millis(if left > pushes.len() as f64 / 10.0 { 200 } else { 10 });
+            Ok((left <= 0.0).then_some(()))
         })
         .await?;
         // What a first look at a repository costs is no part of a push's way.
