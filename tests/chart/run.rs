@@ -208,6 +208,14 @@ async fn the_rendered_container_starts_judges_and_reads_changed_policies() {
     let test = &object(&objects, "Pod", "tw-tidewaiter-doctor")["spec"];
     let beside = node("doctor");
     beside.mount(test, &objects, &neighbours.secrets);
+    // A pod has ports of its own; here both are on one machine.
+    let config = beside.root.join("etc/tidewaiter/config/tidewaiter.yaml");
+    let mut text = fs::read_to_string(&config).unwrap();
+    for port in [neighbours.events, neighbours.admin] {
+        text = text.replace(&port.to_string(), &free_port().unwrap().to_string());
+    }
+    fs::remove_file(&config).unwrap();
+    fs::write(&config, text).unwrap();
     let output = beside.command(&test["containers"][0]).output().unwrap();
     assert!(output.status.success(), "{}", told(&output));
 
