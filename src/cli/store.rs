@@ -142,6 +142,11 @@ pub(super) fn run(args: Args, terminal: &Terminal) -> Result<u8, Failure> {
             if n > FAULTS_MAX {
                 text += &format!("and {} more\n", n - FAULTS_MAX);
             }
+            if found.faults.iter().all(|fault| fault.contains("the journal")) {
+                text += "\nOnly the journal is not whole: the record is, without what the journal holds. To start without it, stop the daemon and move the files that end in `.journal-a` and `.journal-b` away.\n";
+                terminal.print(&text)?;
+                return Ok(DAMAGED);
+            }
             text += &format!(
                 "\n{} is damaged: {n} {}; {looked}\nStop the daemon and put the latest backup in its place; `tidewaiter store backup` makes them.\n",
                 path.display(),

@@ -25,6 +25,11 @@ pub(super) fn unusable(path: &Path, why: impl std::fmt::Display) -> StoreError {
     StoreError::Unusable { path: path.display().to_string(), why: why.to_string() }
 }
 
+/// The path with links followed: a store has one name, so that its lock and its journal are found by whoever opens it.
+pub(super) fn resolve(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
+
 /// How files are opened or made that only the owner reads.
 pub(super) fn private() -> OpenOptions {
     let mut options = OpenOptions::new();

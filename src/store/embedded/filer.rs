@@ -119,6 +119,9 @@ impl Piece for Filing {
                 position.events = position.events.saturating_sub(portion.events);
                 position.bytes = position.bytes.saturating_sub(portion.bytes);
                 position.stuck = false;
+                if position.events == 0 {
+                    position.since = None;
+                }
             }
             Ok(_) => {}
             Err(fault) => {
@@ -142,6 +145,6 @@ pub(super) fn complete_copy(store: &Path, copy: &mut Connection) -> Result<(), S
     let totals = Totals::default();
     let mut w = Writing { conn: &transaction, totals: &totals, change: Totals::default(), work: false, deliver: false };
     let found = journal::look(&files, &head, |frame| queue::file(&mut w, Entries::of(frame.entries())).map(drop))?;
-    transaction.execute("UPDATE journal SET filed = ?1", [found.position.next as i64])?;
+    transaction.execute("UPDATE journal SET filed = ?1, salt = randomblob(16)", [found.position.next as i64])?;
     Ok(transaction.commit()?)
 }

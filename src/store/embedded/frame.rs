@@ -14,8 +14,9 @@ use sha2::{Digest, Sha256};
 /// What a disk writes whole or not at all.
 const SECTOR: u64 = 512;
 const MAGIC: [u8; 4] = *b"TWJ1";
-/// Magic, length of the entries, number of the first, how many, checksum.
-const HEAD: usize = 4 + 4 + 8 + 4 + SUM;
+/// Magic, length of the entries, number of the first, how many, whose they are, checksum.
+const HEAD: usize = 4 + 4 + 8 + 4 + OWNER + SUM;
+const OWNER: usize = 8;
 const SUM: usize = 16;
 /// How much is read at a time where only beginnings are looked for.
 const STRETCH: usize = 256 << 10;
@@ -71,9 +72,30 @@ pub(super) fn finish(frame: &mut Vec<u8>, salt: &Salt, first: u64, count: u32) {
     frame[4..8].copy_from_slice(&length.to_be_bytes());
     frame[8..16].copy_from_slice(&first.to_be_bytes());
     frame[16..20].copy_from_slice(&count.to_be_bytes());
+    frame[20..20 + OWNER].copy_from_slice(&owner(salt));
     let sum = checksum(frame, salt);
     frame[HEAD - SUM..HEAD].copy_from_slice(&sum);
     frame.resize((frame.len() as u64).next_multiple_of(SECTOR) as usize, 0);
+}
+
+/// Tells frames of one salt from those of another, and does not give it away.
+fn owner(salt: &Salt) -> [u8; OWNER] {
+    let mut owner = [0; OWNER];
+    owner.copy_from_slice(&Sha256::digest(salt)[..OWNER]);
+    owner
+}
+
+/// Whether a file begins with a frame of another salt: another store wrote it, or this one in another life.
+///
+/// # Errors
+/// The file's.
+pub(super) fn is_foreign(file: &File, salt: &Salt) -> io::Result<bool> {
+    if file.metadata()?.len() < HEAD as u64 {
+        return Ok(false);
+    }
+    let mut head = [0; HEAD];
+    file.read_exact_at(&mut head, 0)?;
+    Ok(head.starts_with(&MAGIC) && head[20..20 + OWNER] != owner(salt))
 }
 
 fn checksum(frame: &[u8], salt: &Salt) -> [u8; SUM] {

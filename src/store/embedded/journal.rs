@@ -76,6 +76,8 @@ pub(super) struct Position {
     pub(super) events: u64,
     /// What they count in bytes.
     pub(super) bytes: u64,
+    /// When the first came of those that were not filed when there was none before it, in nanoseconds.
+    pub(super) since: Option<i64>,
     /// Whether filing failed when it was tried last: then nothing more is taken in.
     pub(super) stuck: bool,
 }
@@ -152,10 +154,14 @@ fn unreadable(error: &io::Error) -> StoreError {
 
 /// Opens the files that are there, for reading.
 pub(super) fn files_to_read(store: &Path) -> Result<[Option<File>; 2], StoreError> {
-    let open = |name| match File::open(file::beside(store, name)) {
-        Ok(file) => Ok(Some(file)),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(unreadable(&e)),
+    let open = |name| {
+        let path = file::beside(store, name);
+        match std::fs::metadata(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            // Opening something else may wait for ever.
+            Ok(found) if !found.is_file() => Err(file::unusable(&path, "it is no file")),
+            _ => File::open(&path).map(Some).map_err(|e| file::unusable(&path, e)),
+        }
     };
     Ok([open(FILES[0])?, open(FILES[1])?])
 }
@@ -171,6 +177,13 @@ pub(super) fn look(
     let mut runs: Vec<(usize, &File, Run)> = Vec::new();
     for (n, file) in files.iter().enumerate() {
         let Some(file) = file else { continue };
+        if frame::is_foreign(file, &head.salt).map_err(|e| unreadable(&e))? {
+            let why = format!(
+                "{} belongs to another store, or to another moment of this one: put back what it belongs to, or move both journals away if what they hold is not wanted",
+                FILES[n]
+            );
+            return Err(codec::damaged("the journal", why));
+        }
         let run = frame::run(file, &head.salt).map_err(|e| unreadable(&e))?;
         // What is filed may be written over.
         runs.extend(run.filter(|run| run.next > head.filed).map(|run| (n, file, run)));
@@ -207,6 +220,7 @@ pub(super) fn look(
                     Entry::Event(event) => {
                         position.events += 1;
                         position.bytes += event.counted();
+                        position.since.get_or_insert(event.received_at);
                     }
                     Entry::Dead(_) => found.dead_letters += 1,
                 }
@@ -293,6 +307,8 @@ struct Pending {
     bytes: Vec<u8>,
     /// Where each entry ends, and of an event who it is and how many bytes it counts.
     ends: Vec<(usize, Option<(u128, u64)>)>,
+    /// When the first event was received, in nanoseconds.
+    received_at: Option<i64>,
 }
 
 /// The running journal.
@@ -353,7 +369,11 @@ impl Journal {
         if there.iter().any(Option::is_some) {
             // What an ended process filed may be written over from now on, so it has to be on disk.
             conn.execute("UPDATE journal SET filed = filed", [])?;
+        } else {
+            // What was put aside in another life and comes back later is not of this one.
+            conn.execute("UPDATE journal SET salt = randomblob(16)", [])?;
         }
+        let head = Head::read(conn)?;
         let open = |name| file::private().open(file::beside(store, name)).map_err(|e| file::unusable(store, e));
         let files = [open(FILES[0])?, open(FILES[1])?];
         let mut lengths = [0; 2];
@@ -390,7 +410,8 @@ impl Journal {
         let bytes = entries(events, dead, &self.prints, |end, event| ends.push((end, event)))?;
         let (to, result) = oneshot::channel();
         let waiting = self.waiting.as_ref().ok_or_else(ended)?;
-        waiting.send(Piece { entries: Pending { bytes, ends }, to }).await.map_err(|_| ended())?;
+        let received_at = events.first().map(|event| codec::nanos(event.received_at));
+        waiting.send(Piece { entries: Pending { bytes, ends, received_at }, to }).await.map_err(|_| ended())?;
         result.await.map_err(|_| ended())?.0
     }
 }
@@ -508,6 +529,9 @@ impl Appender {
             let mut shown = self.shared.front.position();
             let Position { current, ends, firsts, nexts, next, .. } = self.position;
             (shown.current, shown.ends, shown.firsts, shown.nexts, shown.next) = (current, ends, firsts, nexts, next);
+            if shown.events == 0 {
+                shown.since = results.iter().filter_map(|(piece, _)| piece.entries.received_at).min();
+            }
             shown.events += new_events;
             shown.bytes += new_bytes;
             drop(shown);

@@ -95,6 +95,7 @@ impl EmbeddedStore {
 
     fn open_with(path: &Path, options: Options, sizes: Sizes) -> Result<EmbeddedStore, StoreError> {
         file::create(path)?;
+        let path = &file::resolve(path);
         failpoint!("store-created");
         let lock = file::lock(path)?;
         failpoint!("store-locked");
@@ -174,7 +175,7 @@ impl EmbeddedStore {
     /// # Errors
     /// As [`EmbeddedStore::open`], but never [`StoreError::InUse`].
     pub fn info(path: &Path) -> Result<Info, StoreError> {
-        maintain::info(path)
+        maintain::info(&file::resolve(path))
     }
 
     /// The first `limit` repositories on record; needs no lock.
@@ -182,7 +183,7 @@ impl EmbeddedStore {
     /// # Errors
     /// As [`EmbeddedStore::info`].
     pub fn known(path: &Path, limit: usize) -> Result<Vec<Repository>, StoreError> {
-        maintain::known(path, limit)
+        maintain::known(&file::resolve(path), limit)
     }
 
     /// Reads everything in a store and says what is wrong; needs no lock.
@@ -190,7 +191,7 @@ impl EmbeddedStore {
     /// # Errors
     /// When the file cannot be opened at all.
     pub fn verify(path: &Path) -> Result<Verification, StoreError> {
-        maintain::verify(path)
+        maintain::verify(&file::resolve(path))
     }
 
     /// Copies a store as of this moment into a new file, readable by its owner only; needs no lock.
@@ -198,7 +199,7 @@ impl EmbeddedStore {
     /// # Errors
     /// [`StoreError::Unusable`] when the target is there already or cannot be written.
     pub fn backup(path: &Path, target: &Path) -> Result<(), StoreError> {
-        maintain::backup(path, target)
+        maintain::backup(&file::resolve(path), target)
     }
 
     /// Writes: waits for a place in the queue, and for the commit.
@@ -539,7 +540,12 @@ impl Store for EmbeddedStore {
             self.order(Order::File(1)).await?;
         }
         let oldest = self.read(list::oldest).await?;
-        let unfiled = self.shared.front.position().events;
+        let (unfiled, since) = {
+            let position = self.shared.front.position();
+            (position.events, position.since)
+        };
+        // Longer than since then nothing there can have waited.
+        let oldest = [oldest, since.map(codec::time)].into_iter().flatten().min();
         let totals = self.shared.totals().clone();
         let unsigned = |count: i64| count.max(0) as u64;
         let kind = |((policy, rule, severity, state), count): (totals::Kind, i64)| ViolationCount {

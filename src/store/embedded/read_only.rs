@@ -22,6 +22,7 @@ impl ReadOnly {
     /// As [`super::EmbeddedStore::open`], but never [`StoreError::InUse`]. A store of an older format is not read:
     /// the daemon brings it up to date.
     pub fn open(path: &Path) -> Result<ReadOnly, StoreError> {
+        let path = &file::resolve(path);
         let (_, format) = maintain::open_known(path)?;
         let newest = schema::STEPS.len();
         if usize::try_from(format).is_ok_and(|format| format < newest) {

@@ -294,6 +294,67 @@ async fn a_journal_of_a_later_moment_beside_an_older_copy_is_refused_with_the_re
     assert_eq!((again.recorded, again.duplicate), (1, 1), "the copy has what was acknowledged before it");
 }
 
+#[tokio::test]
+async fn t48_by_whatever_link_it_is_opened_a_store_is_one() {
+    let mut kept = Kept::new();
+    kept.append(&[1, 2, 3], 0).await;
+    let alias = kept.folder.path().join("alias.db");
+    std::os::unix::fs::symlink(kept.path(), &alias).unwrap();
+    assert!(matches!(open(&alias), Err(StoreError::InUse { .. })));
+    assert_eq!(EmbeddedStore::info(&alias).unwrap().waiting, 3);
+    EmbeddedStore::backup(&alias, &kept.folder.path().join("copy.db")).unwrap();
+    assert_eq!(EmbeddedStore::info(&kept.folder.path().join("copy.db")).unwrap().waiting, 3);
+    drop(kept.store.take());
+    kept.store = Some(open(&alias).unwrap());
+    kept.append(&[3, 4], 0).await;
+    assert!(file::beside(&kept.path(), FILES[0]).exists() && !file::beside(&alias, FILES[0]).exists());
+    kept.check().await;
+}
+
+#[tokio::test]
+async fn t45_a_journal_that_is_not_the_store_s_is_refused_and_kept() {
+    let mut kept = Kept::new();
+    kept.append(&[1, 2, 3], 0).await;
+    let held = std::fs::read(file::beside(&kept.path(), FILES[0])).unwrap();
+    drop(kept.store.take());
+    // Of the same store, from before it was closed: under the same numbers there are other events by then.
+    let journal = file::beside(&kept.path(), FILES[0]);
+    kept.store = Some(open(&kept.path()).unwrap());
+    kept.append(&[4, 5], 0).await;
+    drop(kept.store.take());
+    std::fs::write(&journal, &held).unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let elsewhere = other.path().join("s.db");
+    // Of another store, and where the store itself is missing.
+    std::fs::write(file::beside(&elsewhere, FILES[0]), &held).unwrap();
+    for path in [kept.path(), elsewhere] {
+        for _ in 0..2 {
+            let refused = open(&path).err().unwrap().to_string();
+            assert!(refused.contains("belongs to another store"), "{refused}");
+        }
+        assert_eq!(std::fs::read(file::beside(&path, FILES[0])).unwrap(), held, "nothing of it is lost");
+    }
+    std::fs::remove_file(&journal).unwrap();
+    std::fs::create_dir(&journal).unwrap();
+    let refused = open(&kept.path()).err().unwrap().to_string();
+    assert!(refused.contains("journal-a") && refused.contains("no file"), "{refused}");
+}
+
+#[tokio::test]
+async fn what_is_not_filed_has_an_age() {
+    let mut kept = Kept::new();
+    assert_eq!(kept.store().stats().await.unwrap().oldest, None);
+    kept.append(&[1, 2], 0).await;
+    // Somebody holds the file: nothing can be filed.
+    let holder = Connection::open(kept.path()).unwrap();
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let stats = kept.store().stats().await.unwrap();
+    assert_eq!((stats.queued, stats.oldest), (2, Some(Timestamp::from_second(1_800_000_000).unwrap())));
+    holder.execute_batch("ROLLBACK").unwrap();
+    kept.judge(3, 9).await;
+    assert_eq!(kept.store().stats().await.unwrap().oldest, None);
+}
+
 #[test]
 fn t45_no_bytes_of_a_sender_pass_for_a_frame() {
     let folder = tempfile::tempdir().unwrap();
