@@ -47,9 +47,11 @@ impl Frame {
     }
 }
 
-/// Frames that follow each other from the beginning of a file.
+/// Frames that follow each other in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Run {
+    /// Where the first begins.
+    pub(super) at: u64,
     /// The number of the first entry.
     pub(super) first: u64,
     /// The number after the last.
@@ -134,18 +136,31 @@ pub(super) fn read(file: &File, salt: &Salt, at: u64, limit: u64) -> io::Result<
     Ok(Some(Frame { first: number(&bytes, 8, 8), count: number(&bytes, 16, 4), end, bytes }))
 }
 
-/// The frames from the beginning of a file; `None` where there is none.
+/// The frames of a file from its beginning, or, where they do not reach entry `filed` from there, from the one that holds
+/// it: what came before is filed, and whether it is whole matters no more. `None` where there is none.
 ///
 /// # Errors
 /// The file's.
-pub(super) fn run(file: &File, salt: &Salt) -> io::Result<Option<Run>> {
+pub(super) fn run(file: &File, salt: &Salt, filed: u64) -> io::Result<Option<Run>> {
+    let run = run_from(file, salt, 0)?;
+    if run.is_some_and(|run| run.next > filed) {
+        return Ok(run);
+    }
+    match find(file, salt, |first, next| first <= filed && filed < next)? {
+        Some(at) => run_from(file, salt, at),
+        None => Ok(run),
+    }
+}
+
+fn run_from(file: &File, salt: &Salt, at: u64) -> io::Result<Option<Run>> {
     let limit = file.metadata()?.len();
     let mut run: Option<Run> = None;
-    while let Some(frame) = read(file, salt, run.map_or(0, |run| run.end), limit)? {
+    while let Some(frame) = read(file, salt, run.map_or(at, |run| run.end), limit)? {
         if run.is_some_and(|run| run.next != frame.first) {
             break;
         }
-        run = Some(Run { first: run.map_or(frame.first, |run| run.first), next: frame.next(), end: frame.end });
+        let first = run.map_or(frame.first, |run| run.first);
+        run = Some(Run { at, first, next: frame.next(), end: frame.end });
     }
     Ok(run)
 }
@@ -156,6 +171,12 @@ pub(super) fn run(file: &File, salt: &Salt) -> io::Result<Option<Run>> {
 /// # Errors
 /// The file's.
 pub(super) fn any_after(file: &File, salt: &Salt, next: u64) -> io::Result<bool> {
+    Ok(find(file, salt, |first, _| first > next)?.is_some())
+}
+
+/// Where the first whole frame begins of which `wanted` holds, given the number of its first entry and the one after
+/// its last.
+fn find(file: &File, salt: &Salt, wanted: impl Fn(u64, u64) -> bool) -> io::Result<Option<u64>> {
     let limit = file.metadata()?.len();
     let mut stretch = vec![0; STRETCH];
     let mut at = 0;
@@ -164,15 +185,15 @@ pub(super) fn any_after(file: &File, salt: &Salt, next: u64) -> io::Result<bool>
         file.read_exact_at(&mut stretch[..length], at)?;
         for sector in (0..length).step_by(SECTOR as usize) {
             let head = &stretch[sector..length];
-            if head.len() >= HEAD
-                && head.starts_with(&MAGIC)
-                && number(head, 8, 8) > next
-                && read(file, salt, at + sector as u64, limit)?.is_some()
-            {
-                return Ok(true);
+            if head.len() < HEAD || !head.starts_with(&MAGIC) {
+                continue;
+            }
+            let (first, here) = (number(head, 8, 8), at + sector as u64);
+            if wanted(first, first.saturating_add(number(head, 16, 4))) && read(file, salt, here, limit)?.is_some() {
+                return Ok(Some(here));
             }
         }
         at += length as u64;
     }
-    Ok(false)
+    Ok(None)
 }

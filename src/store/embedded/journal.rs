@@ -184,7 +184,7 @@ pub(super) fn look(
             );
             return Err(codec::damaged("the journal", why));
         }
-        let run = frame::run(file, &head.salt).map_err(|e| unreadable(&e))?;
+        let run = frame::run(file, &head.salt, head.filed).map_err(|e| unreadable(&e))?;
         // What is filed may be written over.
         runs.extend(run.filter(|run| run.next > head.filed).map(|run| (n, file, run)));
     }
@@ -206,7 +206,7 @@ pub(super) fn look(
             );
             return Err(codec::damaged("the journal", why));
         }
-        let mut at = 0;
+        let mut at = run.at;
         while let Some(frame) = frame::read(file, &head.salt, at, run.end).map_err(|e| unreadable(&e))? {
             if frame.next() <= head.filed {
                 at = frame.end;

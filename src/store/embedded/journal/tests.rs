@@ -267,6 +267,28 @@ async fn t45_damage_amid_what_was_acknowledged_is_told_and_not_passed_over() {
 }
 
 #[tokio::test]
+async fn damage_in_what_is_filed_stops_no_start() {
+    let mut kept = Kept::new();
+    for number in 0..5 {
+        kept.append(&[number], 0).await;
+    }
+    kept.judge(3, 9).await;
+    for number in 5..8 {
+        kept.append(&[number], 0).await;
+    }
+    let path = file::beside(&kept.path(), FILES[0]);
+    let mut bytes = std::fs::read(&path).unwrap();
+    for at in [0, 600, 3 * 512 + 60] {
+        bytes[at] ^= 1;
+    }
+    std::fs::write(&path, &bytes).unwrap();
+    kept.crash(&[]);
+    assert_eq!(EmbeddedStore::verify(&kept.path()).unwrap().faults, Vec::<String>::new());
+    assert_eq!(kept.store().stats().await.unwrap().queued, 3);
+    kept.check().await;
+}
+
+#[tokio::test]
 async fn a_journal_of_a_later_moment_beside_an_older_copy_is_refused_with_the_reason() {
     let mut kept = Kept::new();
     kept.append(&[1, 2, 3], 0).await;
