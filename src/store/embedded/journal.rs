@@ -82,6 +82,13 @@ pub(super) struct Position {
     pub(super) stuck: bool,
 }
 
+impl Position {
+    /// Dead letters that are not filed: entries have numbers without a gap, and the others are events.
+    pub(super) fn dead_letters(&self) -> u64 {
+        (self.next - self.filed).saturating_sub(self.events)
+    }
+}
+
 /// What the thread that appends, the one that files and those who ask share.
 #[derive(Debug, Default)]
 pub(super) struct Front(Mutex<Position>);
@@ -118,8 +125,6 @@ pub(super) struct Found {
     pub(super) position: Position,
     /// Where the first frame that is not filed begins.
     pub(super) cursor: Cursor,
-    /// Dead letters that are not filed.
-    pub(super) dead_letters: u64,
 }
 
 /// What the record says of its journal.
@@ -173,7 +178,7 @@ pub(super) fn look(
     mut each: impl FnMut(&Frame) -> Result<(), StoreError>,
 ) -> Result<Found, StoreError> {
     let mut position = Position { next: head.filed, filed: head.filed, for_good: head.filed, ..Position::default() };
-    let mut found = Found { position, cursor: Cursor { next: head.filed, ..Cursor::default() }, dead_letters: 0 };
+    let mut cursor = None;
     let mut runs: Vec<(usize, &File, Run)> = Vec::new();
     for (n, file) in files.iter().enumerate() {
         let Some(file) = file else { continue };
@@ -212,17 +217,12 @@ pub(super) fn look(
                 at = frame.end;
                 continue;
             }
-            if nth == 0 && position.events == 0 && found.dead_letters == 0 {
-                found.cursor = Cursor { file: n, at, next: frame.first };
-            }
+            cursor.get_or_insert(Cursor { file: n, at, next: frame.first });
             for entry in Entries::of(frame.entries()) {
-                match entry? {
-                    Entry::Event(event) => {
-                        position.events += 1;
-                        position.bytes += event.counted();
-                        position.since.get_or_insert(event.received_at);
-                    }
-                    Entry::Dead(_) => found.dead_letters += 1,
+                if let Entry::Event(event) = entry? {
+                    position.events += 1;
+                    position.bytes += event.counted();
+                    position.since.get_or_insert(event.received_at);
                 }
             }
             each(&frame)?;
@@ -232,8 +232,8 @@ pub(super) fn look(
         position.ends[n] = run.end;
         (position.firsts[n], position.nexts[n], position.next) = (run.first, run.next, run.next);
     }
-    found.position = position;
-    Ok(found)
+    let cursor = cursor.unwrap_or(Cursor { next: head.filed, ..Cursor::default() });
+    Ok(Found { position, cursor })
 }
 
 /// Removes the files, all of them being filed for good. What cannot be removed now is found to be filed at the next start.

@@ -92,7 +92,7 @@ pub(super) fn open_known(path: &Path) -> Result<(Connection, u32), StoreError> {
 pub(super) fn info(path: &Path) -> Result<Info, StoreError> {
     let (conn, format) = open_known(path)?;
     let unfiled = if format < JOURNAL_SINCE { None } else { Some(journal::look_beside(path, &conn)?) };
-    let unfiled = unfiled.map_or((0, 0), |found| (found.position.events, found.dead_letters));
+    let unfiled = unfiled.map_or((0, 0), |found| (found.position.events, found.position.dead_letters()));
     let moment = conn.unchecked_transaction()?;
     let count = |sql: &str| -> Result<u64, StoreError> {
         Ok(moment.query_row(sql, [], |row| row.get::<_, i64>(0))?.max(0) as u64)

@@ -535,17 +535,10 @@ impl Store for EmbeddedStore {
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {
-        if self.shared.front.waits() {
-            // The oldest that waits is then among the record.
-            self.order(Order::File(1)).await?;
-        }
         let oldest = self.read(list::oldest).await?;
-        let (unfiled, since) = {
-            let position = self.shared.front.position();
-            (position.events, position.since)
-        };
+        let unfiled = *self.shared.front.position();
         // Longer than since then nothing there can have waited.
-        let oldest = [oldest, since.map(codec::time)].into_iter().flatten().min();
+        let oldest = [oldest, unfiled.since.map(codec::time)].into_iter().flatten().min();
         let totals = self.shared.totals().clone();
         let unsigned = |count: i64| count.max(0) as u64;
         let kind = |((policy, rule, severity, state), count): (totals::Kind, i64)| ViolationCount {
@@ -558,9 +551,9 @@ impl Store for EmbeddedStore {
         let beside = |path| ["", "-wal", journal::FILES[0], journal::FILES[1]].map(|name| file::beside(path, name));
         let bytes = self.path.as_deref().into_iter().flat_map(beside);
         Ok(Stats {
-            queued: unsigned(totals.queued) + unfiled,
+            queued: unsigned(totals.queued) + unfiled.events,
             oldest,
-            dead_letters: unsigned(totals.dead_letters),
+            dead_letters: unsigned(totals.dead_letters) + unfiled.dead_letters(),
             rejudging: unsigned(totals.rejudging),
             violations: totals.violations.into_iter().map(kind).collect(),
             outbox: totals.outbox.into_iter().map(|(sink, count)| (sink, unsigned(count))).collect(),
